@@ -1,0 +1,131 @@
+"""What every benchmark shares: the machine's name, interleaved medians, compile cost, the JSON record."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it, or the architecture where it gives none."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
+        if found:
+            return found.group(1).strip()
+    return platform.processor() or platform.machine()
+
+
+def usable_cores() -> int:
+    """Cores this process may run on, which in a container is fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def memory_gib() -> float:
+    """Main memory in GiB (0 where the system does not say)."""
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (ValueError, OSError, AttributeError):
+        return 0.0
+
+
+def machine() -> dict[str, Any]:
+    """What a reader needs to judge a figure: hardware, versions, date, and how busy the machine was."""
+    device = jax.devices()[0]
+    load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+    return {
+        "platform": device.platform,
+        "device": device.device_kind if device.platform != "cpu" else cpu_model(),
+        "cpu": cpu_model(),
+        "cores": usable_cores(),
+        "memory_gib": memory_gib(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+        "date": datetime.date.today().isoformat(),
+        "load_average_at_start": load,
+    }
+
+
+def machine_slug(info: Mapping[str, Any]) -> str:
+    """A file name such as ``cpu-intel-xeon-2-cores``: the hardware, never the host's name."""
+    hardware = re.sub(r"\((?:r|tm)\)|cpu|processor|@.*$", " ", str(info["device"]).lower())
+    words = re.findall(r"[a-z0-9.]+", hardware)
+    cores = [f"{info['cores']}-cores"] if info["platform"] == "cpu" else []
+    return "-".join([info["platform"], *words, *cores])
+
+
+def write_json(name: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **extra: Any) -> Path:
+    """Write ``benchmarks/results/<name>-<machine>.json`` and return its path."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"{name}-{machine_slug(info)}.json"
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    record = {"benchmark": name, "command": command, "machine": dict(info), **extra}
+    path.write_text(json.dumps({**record, "rows": list(rows)}, indent=2) + "\n")
+    return path
+
+
+def interleaved_medians(
+    programs: Mapping[str, Callable[[], Any]], *, rounds: int = 5, min_sample_s: float = 0.02
+) -> dict[str, float]:
+    """Median seconds of one call of each program, measured in turns.
+
+    Each round runs every program once, so that whatever else the machine does in that moment slows all of
+    them alike: ratios of the medians mean something even on a busy machine. A call shorter than
+    `min_sample_s` is repeated until the sample is that long. Programs return JAX arrays; they are waited for.
+    """
+    repeats: dict[str, int] = {}
+    for name, program in programs.items():
+        jax.block_until_ready(program())
+        began = time.perf_counter()
+        jax.block_until_ready(program())
+        repeats[name] = max(1, round(min_sample_s / max(time.perf_counter() - began, 1e-7)))
+    samples: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            began = time.perf_counter()
+            for _ in range(repeats[name]):
+                jax.block_until_ready(program())
+            samples[name].append((time.perf_counter() - began) / repeats[name])
+    return {name: statistics.median(times) for name, times in samples.items()}
+
+
+def compile_cost(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], float, int]:
+    """Compile `function` for `arguments`: the compiled program, seconds to trace and compile, scratch bytes.
+
+    Scratch is XLA's own count of temporary memory: what is alive beside arguments and results.
+    """
+    began = time.perf_counter()
+    compiled = jax.jit(function).lower(*arguments).compile()
+    seconds = time.perf_counter() - began
+    analysis = compiled.memory_analysis()
+    return compiled, seconds, int(analysis.temp_size_in_bytes) if analysis is not None else 0
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A plain-text table, columns right-aligned but the first."""
+    cells = [list(header), *[[str(cell) for cell in row] for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        return "  ".join(
+            c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+
+    lines = [line(row) for row in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])

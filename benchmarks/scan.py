@@ -1,0 +1,194 @@
+"""Each method of `linear_recurrence` beside the published scan, in one run.
+
+    python benchmarks/scan.py                  # table and benchmarks/results/scan-<machine>.json
+    python benchmarks/scan.py --write-table    # and the table that method="auto" reads
+    python benchmarks/scan.py --quick          # a minute: two sizes, three rounds, nothing recorded
+
+The published scan is `jax.lax.associative_scan` over triples (decay, input, reset) of complex64, the
+operator of Lu et al., "Structured State Space Models for In-Context Reinforcement Learning" (arXiv
+2303.03982), with one decay per step and the batch by `vmap`. Ratios are published time over ours: above 1 is
+faster. Timings of one size are interleaved, so only they may be compared with each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import itertools
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from _common import compile_cost, interleaved_medians, machine, table, write_json
+
+import s5_adapters.core
+from s5_adapters.core import linear_recurrence
+
+METHODS = ("sequential", "chunked", "associative")
+LENGTHS = (128, 1024, 4096)
+BATCHES = (8, 64)
+STATE = 128
+PUBLISHED = "published"
+TABLE = Path(s5_adapters.core.__file__).parent / "scan_table.json"
+
+Element = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def published_operator(first: Element, second: Element) -> Element:
+    """Compose two stretches of a recurrence with resets: a reset in `second` makes it forget `first`."""
+    decay_i, input_i, reset_i = first
+    decay_j, input_j, reset_j = second
+    keep = 1 - reset_j
+    return (
+        decay_j * decay_i * keep + decay_j * reset_j,
+        (decay_j * input_i + input_j) * keep + input_j * reset_j,
+        reset_i * keep + reset_j,
+    )
+
+
+def published_scan(decay: jax.Array, inputs: jax.Array, starts: jax.Array, initial: jax.Array) -> jax.Array:
+    """The recurrence as the paper's program runs it: inputs (T, B, P) complex64 -> states (T, B, P)."""
+
+    def one(inputs: jax.Array, starts: jax.Array, initial: jax.Array) -> jax.Array:
+        decays = jnp.concatenate([jnp.ones_like(decay)[None], decay * jnp.ones_like(inputs)])
+        resets = jnp.concatenate([jnp.zeros(1, bool), starts]).astype(jnp.float32)[:, None]
+        elements = (decays, jnp.concatenate([initial[None], inputs]), resets)
+        return jax.lax.associative_scan(published_operator, elements)[1][1:]
+
+    return jax.vmap(one, in_axes=(1, 1, 0), out_axes=1)(inputs, starts, initial)
+
+
+def problem(length: int, batch: int, state: int = STATE) -> tuple[jax.Array, ...]:
+    """Decays inside the unit circle, normal inputs, episodes of 100 steps, a carried state, a cotangent."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> jax.Array:
+        return jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape), jnp.complex64)
+
+    decay = rng.uniform(0.9, 0.999, state) * np.exp(1j * rng.uniform(0, np.pi, state))
+    starts = rng.random((length, batch)) < 0.01
+    return (
+        jnp.asarray(decay, jnp.complex64),
+        normal(length, batch, state),
+        jnp.asarray(starts),
+        normal(batch, state),
+        normal(length, batch, state),
+    )
+
+
+def forward_backward(scan: Callable[..., jax.Array]) -> Callable[..., Any]:
+    """States, and the gradients of all float arguments for a given cotangent."""
+
+    def run(decay: Any, inputs: Any, starts: Any, initial: Any, cotangent: Any) -> Any:
+        states, vjp = jax.vjp(lambda d, u, h: scan(d, u, starts, h), decay, inputs, initial)
+        return states, vjp(cotangent)
+
+    return run
+
+
+def measure(length: int, batch: int, rounds: int) -> list[dict[str, Any]]:
+    """One row per scan of this size: seconds, ratio to the published one, compile seconds, scratch bytes."""
+    *arguments, cotangent = problem(length, batch)
+    scans = {PUBLISHED: published_scan} | {
+        method: functools.partial(linear_recurrence, method=method) for method in METHODS
+    }
+    rows = {name: {"length": length, "batch": batch, "state": STATE, "scan": name} for name in scans}
+    for part, inputs in (("forward", arguments), ("forward_backward", [*arguments, cotangent])):
+        compiled = {}
+        for name, scan in scans.items():
+            function = scan if part == "forward" else forward_backward(scan)
+            compiled[name], seconds, scratch = compile_cost(function, *inputs)
+            rows[name] |= {f"{part}_compile_s": round(seconds, 3), f"{part}_scratch_bytes": scratch}
+        calls = {name: functools.partial(program, *inputs) for name, program in compiled.items()}
+        check_agreement(calls)
+        medians = interleaved_medians(calls, rounds=rounds)
+        for name, seconds in medians.items():
+            rows[name] |= {f"{part}_s": seconds, f"{part}_ratio": round(medians[PUBLISHED] / seconds, 2)}
+    return list(rows.values())
+
+
+def check_agreement(calls: dict[str, Callable[[], Any]]) -> None:
+    """A fast wrong scan is worth nothing: every result must equal the published one's to 1e-4."""
+    expected = jax.tree.leaves(calls[PUBLISHED]())
+    for name, call in calls.items():
+        for ours, theirs in zip(jax.tree.leaves(call()), expected, strict=True):
+            error = float(jnp.linalg.norm(ours - theirs) / jnp.linalg.norm(theirs))
+            if not error < 1e-4:
+                raise SystemExit(
+                    f"scan {name!r} differs from the published scan by {error:.1e} (allowed: 1e-4)"
+                )
+
+
+def write_auto_table(rows: list[dict[str, Any]], platform: str) -> Path:
+    """Record the fastest method (forward and backward) of each size; other platforms' entries stay."""
+    known = json.loads(TABLE.read_text()) if TABLE.exists() else {}
+    ours = [row for row in rows if row["scan"] != PUBLISHED]
+    known[platform] = [
+        {
+            "length": length,
+            "batch": batch,
+            "method": min(
+                (row for row in ours if (row["length"], row["batch"]) == (length, batch)),
+                key=lambda row: row["forward_backward_s"],
+            )["scan"],
+        }
+        for length, batch in sorted({(row["length"], row["batch"]) for row in ours})
+    ]
+    TABLE.write_text(json.dumps(known, indent=2) + "\n")
+    return TABLE
+
+
+def show(rows: list[dict[str, Any]]) -> str:
+    """The rows as a table: milliseconds, ratios, compile seconds, scratch MiB."""
+    header = ["scan", "length", "batch", "fwd ms", "ratio", "fwd+bwd ms", "ratio", "compile s", "scratch MiB"]
+    lines = [
+        [
+            row["scan"],
+            row["length"],
+            row["batch"],
+            f"{1e3 * row['forward_s']:.2f}",
+            f"{row['forward_ratio']:.2f}",
+            f"{1e3 * row['forward_backward_s']:.2f}",
+            f"{row['forward_backward_ratio']:.2f}",
+            f"{row['forward_backward_compile_s']:.2f}",
+            f"{row['forward_backward_scratch_bytes'] / 2**20:.1f}",
+        ]
+        for row in rows
+    ]
+    return table(header, lines)
+
+
+def main() -> None:
+    """Measure, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write-table", action="store_true", help='write the table that method="auto" reads')
+    parser.add_argument("--quick", action="store_true", help="two sizes, three rounds, nothing recorded")
+    parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="steps in time")
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sequences side by side")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
+    options = parser.parse_args()
+    if options.quick and options.write_table:
+        parser.error("--write-table needs the full run, not --quick")
+
+    info = machine()
+    print(
+        f"{info['device']}, {info['cores']} cores, jax {info['jax']}, load {info['load_average_at_start']}\n"
+    )
+    sizes = (
+        [(128, 8), (1024, 8)] if options.quick else list(itertools.product(options.lengths, options.batches))
+    )
+    rows = [row for size in sizes for row in measure(*size, rounds=3 if options.quick else options.rounds)]
+    print(show(rows))
+    if options.quick:
+        return
+    print(f"\nwritten: {write_json('scan', info, rows, rounds=options.rounds)}")
+    if options.write_table:
+        print(f"written: {write_auto_table(rows, info['platform'])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""What every test process shares, set before any of jax, torch and numpy is imported."""
+
+import os
+import sys
+from collections.abc import Iterator
+
+# numpy and torch keep to one thread: sharing cores with JAX's threads can slow torch down hundreds of times.
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"
+# Tests run on the CPU unless the caller chooses otherwise, and never take a whole GPU for themselves.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import pytest  # noqa: E402  (the environment comes first)
+from hypothesis import HealthCheck, settings  # noqa: E402
+
+# The first example of a property pays for compiling, so neither a deadline nor "too slow" says anything here.
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# In CI the same examples every time: a failure can be repeated, and no unlucky draw stops another change.
+settings.register_profile(
+    "ci", settings.get_profile("local"), derandomize=True, database=None, print_blob=True
+)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _unload_compiled_programs() -> Iterator[None]:
+    """Drop what a module compiled: XLA crashed compiling where one process held thousands of programs."""
+    yield
+    if "jax" in sys.modules:
+        sys.modules["jax"].clear_caches()

@@ -1,0 +1,34 @@
+"""JAX environments that need memory: POPGym, proven against its reference, with the gymnax 1.x interface."""
+
+from s5_envs.base import Environment, EnvParams, EnvState
+from s5_envs.gymnasium import GymnaxEnv, GymnaxVectorEnv
+from s5_envs.registration import gymnax_ids, make, popgym_ids, register, registered_ids
+from s5_envs.spaces import MultiDiscrete
+from s5_envs.wrappers import (
+    EpisodeStatistics,
+    FlattenAction,
+    FlattenObservation,
+    FrameStack,
+    PreviousAction,
+    Wrapper,
+)
+
+__all__ = [
+    "EnvParams",
+    "EnvState",
+    "Environment",
+    "EpisodeStatistics",
+    "FlattenAction",
+    "FlattenObservation",
+    "FrameStack",
+    "GymnaxEnv",
+    "GymnaxVectorEnv",
+    "MultiDiscrete",
+    "PreviousAction",
+    "Wrapper",
+    "gymnax_ids",
+    "make",
+    "popgym_ids",
+    "register",
+    "registered_ids",
+]

@@ -1,0 +1,113 @@
+"""gymnax's spaces, the one it lacks (``MultiDiscrete``), and how their values look to a network."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments.spaces import Box, Dict, Discrete, Space, Tuple, gymnax_space_to_gym_space
+
+__all__ = [
+    "Box",
+    "Dict",
+    "Discrete",
+    "MultiDiscrete",
+    "Space",
+    "Tuple",
+    "encode",
+    "encoded_space",
+    "null_value",
+    "one_hot",
+    "to_gymnasium",
+]
+
+
+class MultiDiscrete(Space):
+    """Several discrete choices made at once.
+
+    Args:
+        nvec: the number of categories of each choice.
+    """
+
+    def __init__(self, nvec: tuple[int, ...]):
+        """Check and store the categories."""
+        if not nvec or min(nvec) < 1:
+            raise ValueError(f"MultiDiscrete: nvec must hold positive integers, got {tuple(nvec)}")
+        self.nvec = tuple(int(n) for n in nvec)
+        self.shape = (len(self.nvec),)
+        self.dtype = jnp.dtype(jnp.int32)
+
+    @property
+    def n(self) -> int:
+        """The number of distinct values."""
+        return math.prod(self.nvec)
+
+    def __repr__(self) -> str:
+        """Return the categories of each choice."""
+        return f"MultiDiscrete({list(self.nvec)})"
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Sample every choice uniformly: ``(len(nvec),)`` int32."""
+        return jax.random.randint(key, self.shape, 0, jnp.array(self.nvec), self.dtype)
+
+    def contains(self, x: jax.Array) -> jax.Array:
+        """Whether every choice of ``x`` is one of its categories."""
+        x = jnp.asarray(x)
+        return jnp.all((x >= 0) & (x < jnp.array(self.nvec)))
+
+
+def to_gymnasium(space: Space) -> gymnasium.Space:
+    """Convert to gymnasium's space of the same name."""
+    if isinstance(space, MultiDiscrete):
+        return gymnasium.spaces.MultiDiscrete(space.nvec)
+    return gymnax_space_to_gym_space(space)
+
+
+def null_value(space: Space) -> jax.Array:
+    """Return the value that stands for "no action yet": 0, or the lowest value where 0 is outside (Box)."""
+    if isinstance(space, Box):
+        # numpy, because bounds are known while tracing and must not become tracers.
+        low, high = np.asarray(space.low), np.asarray(space.high)
+        null = np.zeros(space.shape) if (low <= 0).all() and (high >= 0).all() else low
+        return jnp.broadcast_to(jnp.asarray(null, space.dtype), space.shape)
+    return jnp.zeros(space.shape, jnp.int32)
+
+
+def one_hot(value: Any, n: int) -> jax.Array:
+    """Return ``(..., n)`` float32 with a 1 at ``value`` (integers or booleans ``(...)``); zeros outside."""
+    return (jnp.asarray(value)[..., None] == jnp.arange(n)).astype(jnp.float32)
+
+
+def encode(space: Space, value: Any) -> jax.Array:
+    """Encode a value as flat float32: one-hot for discrete parts, concatenated; a Box is ravelled.
+
+    This is gymnasium's ``flatten``, which is what POPGym's ``Flatten`` wrapper applies.
+    """
+    value = jnp.asarray(value)
+    if isinstance(space, Discrete):
+        return one_hot(value.reshape(()), space.n)
+    if isinstance(space, MultiDiscrete):
+        value = value.reshape(space.shape)
+        return jnp.concatenate([one_hot(value[i], n) for i, n in enumerate(space.nvec)])
+    if isinstance(space, Box):
+        return value.reshape(-1).astype(jnp.float32)
+    raise TypeError(f"encode: cannot encode {space!r}; expected Discrete, MultiDiscrete or Box")
+
+
+def encoded_space(space: Space) -> Box:
+    """Return the space of what ``encode`` gives."""
+    if isinstance(space, Discrete):
+        return Box(0.0, 1.0, (space.n,))
+    if isinstance(space, MultiDiscrete):
+        return Box(0.0, 1.0, (sum(space.nvec),))
+    if isinstance(space, Box):
+        size = math.prod(space.shape)
+        low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape) for b in (space.low, space.high))
+        if low.size and (low == low.flat[0]).all() and (high == high.flat[0]).all():
+            return Box(float(low.flat[0]), float(high.flat[0]), (size,))
+        return Box(low.reshape(-1), high.reshape(-1), (size,))
+    raise TypeError(f"encoded_space: cannot encode {space!r}; expected Discrete, MultiDiscrete or Box")

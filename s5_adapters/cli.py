@@ -1,0 +1,255 @@
+"""The command line: ``s5-adapters train | evaluate | plot | export | envs``.
+
+Every command is a dataclass whose fields are its options and whose ``run`` does it. Bad input ends with one
+line on standard error and exit code 2, a training that went wrong with 1, an interrupted one with 128 plus
+the signal's number.
+"""
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from s5_adapters.cli_settings import Settings, load_base, settings_registry
+from s5_adapters.core import checks
+
+if TYPE_CHECKING:
+    from s5_adapters.purejax import RestoredPolicy, Trainer
+
+
+class UsageError(Exception):
+    """What was asked for cannot be done; the message is one line."""
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a policy with recurrent PPO; everything about the run goes into one folder."""
+
+    settings: Annotated[Settings, tyro.conf.arg(name="")]
+    config: str | None = None
+    """Where the other options start from: a JSON or TOML file, the folder of a run, or "paper"."""
+    resume: Path | None = None
+    """Continue the run in this folder from its latest checkpoint, as it was configured."""
+    run_dir: Path | None = None
+    """Folder of the run, not yet used; by default runs/ENV-MEMORY-seedN."""
+    quiet: bool = False
+    """Show no progress."""
+
+    def run(self) -> int:
+        """Train, then say where everything is."""
+        from s5_adapters.purejax import Trainer
+        from s5_adapters.purejax.progress import make_reporter
+
+        reporter = make_reporter(enabled=not self.quiet)
+        with usage_errors():
+            if self.resume is not None:
+                if self.settings.changed or self.config or self.run_dir:
+                    raise ValueError("--resume continues a run as it was configured: it takes --quiet alone")
+                trainer = Trainer.resume(self.resume, reporter=reporter)
+            else:
+                run = self.settings.resolve()
+                default = Path("runs") / f"{run.ppo.env_id}-{run.ppo.memory}-seed{run.seed}"
+                trainer = Trainer(
+                    run.ppo,
+                    seed=run.seed,
+                    run_dir=self.run_dir or default,
+                    options=run.options,
+                    reporter=reporter,
+                )
+        return train(trainer)
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Play whole episodes with a trained policy."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    episodes: int = 100
+    """Number of episodes."""
+    checkpoint: int | None = None
+    """The checkpoint after this many updates; by default the latest."""
+    deterministic: bool = False
+    """Take the most likely action instead of sampling."""
+    seed: int = 0
+    """Seed of the episodes."""
+    render: Path | None = None
+    """Also play one episode into this animation, a .gif file."""
+
+    def run(self) -> int:
+        """Print mean return, standard error, mean length and MMER."""
+        from s5_adapters.purejax import restore_policy
+
+        with usage_errors():
+            checks.integer("episodes", self.episodes)
+            checks.integer("seed", self.seed, minimum=0)
+            if self.render is not None and self.render.suffix != ".gif":
+                raise ValueError(f"render: got {self.render}, expected a file name ending in .gif")
+            policy = restore_policy(self.run_dir, self.checkpoint)
+            result = policy.evaluate(self.episodes, seed=self.seed, deterministic=self.deterministic)
+        config = policy.config.ppo
+        print(f"{config.env_id}, {config.memory}, after {policy.update} of {config.num_updates} updates")
+        print(f"episodes     {self.episodes}")
+        print(f"mean return  {result.mean:.4f} ± {result.standard_error:.4f} (standard error)")
+        print(f"mean length  {result.lengths.mean():.1f}")
+        print(f"MMER         {policy.best_return:.4f} (largest mean return of an update while training)")
+        if self.render is not None:
+            save_animation(policy, self.render, seed=self.seed, deterministic=self.deterministic)
+        return 0
+
+
+@dataclass(frozen=True)
+class Plot:
+    """Plot return against environment steps; runs that differ in the seed alone share a line with a band."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of runs."""
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("returns.png")
+    """File to write: .png, .pdf or .svg."""
+    window: int = 5
+    """Updates to average over."""
+
+    def run(self) -> int:
+        """Draw the figure and say what is in it."""
+        from s5_adapters.plot import plot_runs
+
+        with usage_errors():
+            groups = plot_runs(self.runs, self.output, self.window)
+        for label, runs in groups.items():
+            print(f"{label}: {', '.join(str(run) for run in runs)}")
+        print(f"wrote {self.output}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a trained policy to one portable .safetensors file."""
+
+    run_dir: tyro.conf.Positional[Path]
+    """Folder of a run."""
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("policy.safetensors")
+    """File to write."""
+    checkpoint: int | None = None
+    """The checkpoint after this many updates; by default the latest."""
+
+    def run(self) -> int:
+        """Write the file and say so."""
+        from s5_adapters.core.weights import save_policy
+        from s5_adapters.purejax import restore_policy
+
+        with usage_errors():
+            policy = restore_policy(self.run_dir, self.checkpoint).to_portable()
+            if not self.output.absolute().parent.is_dir():
+                raise ValueError(f"output: no folder {self.output.absolute().parent}")
+            save_policy(self.output, policy)
+        print(f"wrote {self.output}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Envs:
+    """List the environments; gymnax ids can be trained on too."""
+
+    def run(self) -> int:
+        """Print a table."""
+        from s5_adapters.cli_envs import print_environments
+
+        print_environments()
+        return 0
+
+
+def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, deterministic: bool) -> None:
+    """Play one episode into a GIF and say how it went."""
+    from s5_adapters.purejax.record import record_episode
+    from s5_envs.rendering import save_gif
+
+    frames, episode_return = record_episode(policy, seed=seed, deterministic=deterministic)
+    save_gif(frames, output)
+    print(f"wrote {output}: {len(frames)} steps, return {episode_return:.4f}")
+
+
+def train(trainer: "Trainer") -> int:
+    """Run a trainer to its end, say what came of it, and return the exit code."""
+    from s5_adapters.purejax import InterruptedRunError, NonFiniteError
+
+    try:
+        trainer.run()
+    except NonFiniteError as error:
+        return fail(str(error), 1)
+    except InterruptedRunError as error:
+        return fail(str(error), 128 + error.signal_number)
+    print(f"trained {trainer.step:,} steps; best mean episodic return of an update {trainer.best_return:.4f}")
+    print(f"everything is in {trainer.run_dir}")
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with usage_errors():
+            base = load_base(_value_of(arguments, "--resume") or _value_of(arguments, "--config"))
+        with settings_registry(base):
+            command: Any = tyro.cli(
+                _commands(),
+                prog="s5-adapters",
+                description=_DESCRIPTION,
+                args=arguments,
+                use_underscores=False,
+            )
+        return int(command.run())
+    except UsageError as error:
+        return fail(str(error), 2)
+    except KeyboardInterrupt:
+        return fail("interrupted", 128 + signal.SIGINT)
+
+
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn the one-line error of a check or a file into a ``UsageError``; any other is a bug and stays."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        if "\n" in str(error):
+            raise
+        raise UsageError(str(error)) from error
+
+
+def fail(message: str, code: int) -> int:
+    """Print a message to standard error and return the exit code."""
+    print(f"s5-adapters: {message}", file=sys.stderr)
+    return code
+
+
+_DESCRIPTION = "S5 memory for reinforcement learning: train, evaluate and plot with the jitted trainer."
+
+
+def _commands() -> Any:
+    return (
+        Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Plot, tyro.conf.subcommand("plot")]
+        | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Envs, tyro.conf.subcommand("envs")]
+    )
+
+
+def _value_of(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option that decides the others' defaults, looked up before they are parsed."""
+    if not arguments or arguments[0] != "train":
+        return None
+    for index, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+        if argument == option and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""The options of ``s5-adapters train``: a run's fields, with their documentation and defaults."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
+
+from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.run_folder import RunConfig, RunOptions, read_config
+
+PAPER = "paper"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The options as they were given, beside the configuration that they start from."""
+
+    base: RunConfig
+    """What every option defaults to."""
+    values: Mapping[str, Any]
+    """All fields of a run by name; the mappings among them hold what was given alone."""
+
+    @property
+    def changed(self) -> dict[str, Any]:
+        """The fields that differ from ``base``."""
+        base = self.base.to_dict()
+        return {name: value for name, value in self._merged().items() if value != base[name]}
+
+    def resolve(self) -> RunConfig:
+        """The configuration that the options make of ``base``.
+
+        Raises:
+            ValueError: one line, for a value out of range.
+        """
+        return RunConfig.from_dict(self._merged())
+
+    def _merged(self) -> dict[str, Any]:
+        base = self.base.to_dict()
+        values = {
+            name: list(value) if isinstance(value, tuple) else value for name, value in self.values.items()
+        }
+        if values["memory"] != base["memory"]:
+            base["memory_config"] = _accepted(self.values["memory"], base["memory_config"])
+        if values["env_id"] != base["env_id"]:
+            base["env_kwargs"] = {}
+        for name in _MAPPINGS:
+            values[name] = base[name] | values[name]
+        return values
+
+
+def load_base(config: str | None) -> RunConfig:
+    """The configuration that options start from: the defaults, the published setting, or that of a file.
+
+    Raises:
+        ValueError: one line, where the file cannot be read or does not hold a configuration.
+    """
+    if config is None:
+        return RunConfig()
+    return RunConfig(PPOConfig.paper()) if config == PAPER else read_config(config)
+
+
+def settings_registry(base: RunConfig) -> ConstructorRegistry:
+    """Teach tyro to read ``Settings`` on top of ``base``."""
+    registry = ConstructorRegistry()
+    registry.struct_rule(lambda info: _settings_rule(info, base))
+    return registry
+
+
+def _settings_rule(info: StructTypeInfo, base: RunConfig) -> StructConstructorSpec | None:
+    if info.type is not Settings:
+        return None
+    defaults = base.to_dict()
+    specs = []
+    for cls in (PPOConfig, RunConfig, RunOptions):
+        docs, hints = field_docs(cls), get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if field.name in defaults:
+                default = defaults[field.name]
+                if field.name in _MAPPINGS:
+                    kind: Any = Annotated[dict, _pairs(default)]
+                    default = {}
+                else:
+                    kind = _KINDS.get(field.name, hints[field.name])
+                    default = tuple(default) if isinstance(default, list) else default
+                specs.append(StructFieldSpec(field.name, kind, default, docs[field.name]))
+    return StructConstructorSpec(lambda **values: Settings(base, values), tuple(specs))
+
+
+def field_docs(cls: type) -> dict[str, str]:
+    """The string below each field of a dataclass, as one line."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    assert isinstance(definition, ast.ClassDef)
+    docs = {}
+    for field, after in zip(definition.body, definition.body[1:], strict=False):
+        match field, after:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                docs[name] = " ".join(text.split()).replace("``", "")
+    return docs
+
+
+def _pairs(base: Mapping[str, Any]) -> PrimitiveConstructorSpec[dict[str, Any]]:
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="NAME=VALUE",
+        instance_from_str=_parse_pairs,
+        is_instance=lambda value: isinstance(value, dict),
+        str_from_instance=lambda value: [
+            f"{name}={json.dumps(item)}" for name, item in (dict(base) | value).items()
+        ],
+    )
+
+
+def _parse_pairs(words: Sequence[str]) -> dict[str, Any]:
+    pairs = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name:
+            raise ValueError(f"got {word!r}, expected NAME=VALUE")
+        try:
+            pairs[name.replace("-", "_")] = json.loads(text)
+        except ValueError:
+            pairs[name.replace("-", "_")] = text
+    return pairs
+
+
+def _parse_count(words: Sequence[str]) -> int:
+    number = float(words[0])
+    if not number.is_integer():
+        raise ValueError(f"got {words[0]!r}, expected a whole number")
+    return int(number)
+
+
+_COUNT = PrimitiveConstructorSpec(
+    nargs=1,
+    metavar="INT",
+    instance_from_str=_parse_count,
+    is_instance=lambda value: isinstance(value, int),
+    str_from_instance=lambda value: [str(value)],
+)
+_MAPPINGS = ("env_kwargs", "memory_config")
+_KINDS: dict[str, Any] = {
+    "env_id": Annotated[str, tyro.conf.arg(name="env", aliases=("--env-id",))],
+    "total_steps": Annotated[int, _COUNT],
+}
+
+
+def _accepted(memory: str, memory_config: dict[str, Any]) -> dict[str, Any]:
+    """What of a memory's settings another memory has too: its width and depth, for one."""
+    from s5_adapters.core.memory import memory_class
+
+    try:
+        known = {field.name for field in dataclasses.fields(memory_class(memory))}
+    except ValueError:  # an unknown memory: building the network says so
+        return memory_config
+    return {name: value for name, value in memory_config.items() if name in known}

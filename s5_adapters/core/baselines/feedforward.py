@@ -1,0 +1,43 @@
+"""No memory at all: what any memory has to beat."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
+
+
+@register_memory("feedforward")
+@dataclass(frozen=True, kw_only=True)
+class Feedforward(Memory):
+    """Dense layers with leaky ReLU, each step for itself; the state is the empty tuple."""
+
+    @property
+    def state_shape(self) -> tuple[()]:
+        """``()``: nothing is carried."""
+        return ()
+
+    def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> dict[str, Array]:
+        """Make parameters. See ``Memory.init``."""
+        projection_key, layers_key = jax.random.split(key)
+        shape = (self.d_model, self.d_model)
+        orthogonal = nn.initializers.orthogonal(jnp.sqrt(2.0))
+        kernels = jax.vmap(lambda k: orthogonal(k, shape, jnp.float32))(
+            jax.random.split(layers_key, self.n_layers)
+        )
+        layers = {"kernel": kernels, "bias": jnp.zeros((self.n_layers, self.d_model))}
+        return {**init_projection(projection_key, x.shape[-1], self.d_model), **layers}
+
+    def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+        """Run over a sequence. See ``Memory.apply``."""
+        x = project(params, x)
+        for kernel, bias in zip(params["kernel"], params["bias"], strict=True):
+            x = nn.leaky_relu(x @ kernel + bias)
+        return (), x
+
+    def step(self, prepared: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+        """Run over one step. See ``Memory.step``."""
+        return self.apply(prepared, state, x, episode_starts)

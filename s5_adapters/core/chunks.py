@@ -1,0 +1,65 @@
+"""Run a recurrent stack over time in chunks that fit the processor's cache.
+
+Every operation of an S5 stack but its scan treats each step alone, so the stack may run over one chunk of
+time after another and hand its state on. The layers then read each other's results from the cache instead of
+from memory, and the backward pass can recompute a chunk instead of storing it.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from s5_adapters.core.platform import default_platform
+
+REMATS: Final = ("none", "dots", "full")
+DEFAULT_ROWS: Final = {"cpu": 1024}
+"""Rows a chunk by platform, where a benchmark found chunks to pay; 0, the whole sequence, elsewhere."""
+
+Carry = TypeVar("Carry")
+Body = Callable[[Carry, Any], tuple[Carry, Array]]
+
+
+def run_in_chunks(
+    body: Body[Carry], carry: Carry, sequences: Any, *, rows: int | None = None, remat: str = "none"
+) -> tuple[Carry, Array]:
+    """Apply ``body`` to successive chunks of time.
+
+    Args:
+        body: maps ``(carry, chunk of sequences)`` to ``(carry, outputs (t, B, ...))`` for any number of steps
+            t.
+        carry: what the first chunk starts from.
+        sequences: pytree of arrays ``(T, B, ...)``.
+        rows: time x batch rows of a chunk; 0 for one chunk; None for the platform's default.
+        remat: what to store for the backward pass, one of ``REMATS``.
+
+    Returns:
+        The last carry, and the outputs ``(T, B, ...)``. A remainder that fills no chunk runs as one shorter
+        chunk.
+
+    """
+    length, batch = jax.tree.leaves(sequences)[0].shape[:2]
+    if rows is None:
+        rows = DEFAULT_ROWS.get(default_platform(), 0)
+    steps = max(1, rows // max(batch, 1)) if rows else length
+    body = _rematerialised(body, remat)
+    if steps >= length:
+        return body(carry, sequences)
+    count = length // steps
+    whole = count * steps
+    chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(count, steps, *leaf.shape[1:]), sequences)
+    carry, outputs = lax.scan(body, carry, chunks)
+    outputs = outputs.reshape(whole, *outputs.shape[2:])
+    if whole == length:
+        return carry, outputs
+    carry, rest = body(carry, jax.tree.map(lambda leaf: leaf[whole:], sequences))
+    return carry, jnp.concatenate([outputs, rest])
+
+
+def _rematerialised(body: Body[Carry], remat: str) -> Body[Carry]:
+    if remat == "none":
+        return body
+    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    return jax.checkpoint(body, policy=policy)

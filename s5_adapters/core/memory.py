@@ -1,0 +1,194 @@
+"""The contract that every memory model keeps, and the registry of their names."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
+from typing import Any, ClassVar, Final, TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import Array
+
+from s5_adapters.core.checks import integer, nearest_names
+
+Params = Mapping[str, Any]
+"""A pytree of float32 parameters; leaves that belong to layers are stacked over them on axis 0."""
+State = Any
+"""A pytree of float arrays ``(batch, ...)``, possibly without leaves."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(ABC):
+    """A sequence model that forgets at episode starts.
+
+    Instances are immutable, and equal and hashable by their configuration, so they can be static arguments of
+    ``jax.jit``. All sequences are time-major. A subclass is a frozen dataclass whose fields are JSON values
+    (lists become tuples), registered with ``register_memory``.
+
+    Attributes:
+        d_model: width of the output, and of the features between layers.
+        n_layers: number of layers.
+
+    """
+
+    name: ClassVar[str]
+    """The name in the registry."""
+
+    d_model: int = 64
+    n_layers: int = 1
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                object.__setattr__(self, field.name, tuple(value))
+        self.set_checked(
+            d_model=integer("d_model", self.d_model), n_layers=integer("n_layers", self.n_layers)
+        )
+
+    def set_checked(self, **values: object) -> None:
+        """Store checked values while the instance is being made."""
+        for field, value in values.items():
+            object.__setattr__(self, field, value)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The keyword arguments that make an equal memory: ``make_memory(m.name, **m.config) == m``."""
+        return asdict(self)
+
+    @property
+    @abstractmethod
+    def state_shape(self) -> Any:
+        """The state's pytree, every leaf replaced by its shape, a tuple of ints without the batch axis."""
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the state before the first step: zeros, float32, leaves ``(batch_size, *shape)``."""
+        return jax.tree.map(
+            lambda shape: jnp.zeros((batch_size, *shape), jnp.float32),
+            self.state_shape,
+            is_leaf=_is_shape,
+        )
+
+    @abstractmethod
+    def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> Params:
+        """Make parameters for inputs like ``x (T, B, F)``; only F matters."""
+
+    def param_shapes(self, width: int) -> Any:
+        """Return ``init``'s result for inputs of that width, uncomputed: ``jax.ShapeDtypeStruct`` leaves."""
+        x = jax.ShapeDtypeStruct((1, 1, width), jnp.float32)
+        starts = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
+        state = jax.eval_shape(lambda: self.initial_state(1))
+        return jax.eval_shape(self.init, jax.random.key(0), state, x, starts)
+
+    @abstractmethod
+    def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+        """Run over a sequence.
+
+        Args:
+            params: from ``init``.
+            state: what the first step carries in, leaves ``(B, ...)``.
+            x: ``(T, B, F)`` float32.
+            episode_starts: ``(T, B)`` bool; True zeroes the state before that step's input is taken.
+
+        Returns:
+            The state after the last step, and the outputs ``(T, B, d_model)``.
+
+        """
+
+    def prepare(self, params: Params) -> Any:
+        """Do once what every step would repeat; the result serves ``step`` until the parameters change."""
+        return params
+
+    @abstractmethod
+    def step(self, prepared: Any, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+        """Run one step, ``x (B, F)``, ``episode_starts (B,)``, to the next state and ``(B, d_model)``."""
+
+
+def _is_shape(node: object) -> bool:
+    return isinstance(node, tuple) and bool(node) and all(isinstance(n, int) for n in node)
+
+
+def init_projection(key: Array, width: int, d_model: int) -> dict[str, Array]:
+    """Make the dense map that brings inputs of another width to ``d_model``; nothing where none is needed."""
+    if width == d_model:
+        return {}
+    kernel = nn.initializers.lecun_normal()(key, (width, d_model), jnp.float32)
+    return {"input_kernel": kernel, "input_bias": jnp.zeros(d_model)}
+
+
+def project(params: Params, x: Array) -> Array:
+    """Apply ``init_projection``'s map to ``x (..., F)``."""
+    return x @ params["input_kernel"] + params["input_bias"] if "input_kernel" in params else x
+
+
+M = TypeVar("M", bound=type[Memory])
+_BUILT_IN: Final = {
+    "s5": "s5_adapters.core.ssm",
+    "gru": "s5_adapters.core.baselines.gru",
+    "lstm": "s5_adapters.core.baselines.lstm",
+    "attention": "s5_adapters.core.baselines.attention",
+    "feedforward": "s5_adapters.core.baselines.feedforward",
+}
+_REGISTRY: Final[dict[str, type[Memory]]] = {}
+
+
+def register_memory(name: str) -> Callable[[M], M]:
+    """Return a class decorator that makes a ``Memory`` known to ``make_memory`` under ``name``.
+
+    Raises:
+        ValueError: the name is taken by another class.
+
+    """
+
+    def register(cls: M) -> M:
+        known = _REGISTRY.get(name)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise ValueError(f"memory {name!r}: already registered by {known.__qualname__}")
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def memory_names() -> tuple[str, ...]:
+    """Return the names that ``make_memory`` knows, sorted."""
+    return tuple(sorted({*_BUILT_IN, *_REGISTRY}))
+
+
+def memory_class(name: str) -> type[Memory]:
+    """Return the class registered under ``name``.
+
+    Raises:
+        ValueError: no memory has that name; the message lists the nearest ones.
+
+    """
+    if isinstance(name, str) and name not in _REGISTRY and name in _BUILT_IN:
+        import_module(_BUILT_IN[name])
+    if not isinstance(name, str) or name not in _REGISTRY:
+        raise ValueError(f"memory: got {name!r}, expected one of {nearest_names(name, memory_names())}")
+    return _REGISTRY[name]
+
+
+def make_memory(name: str, **config: Any) -> Memory:
+    """Make a memory by name: ``make_memory("s5", d_model=256, d_state=256, n_layers=4)``.
+
+    Args:
+        name: ``"s5"``, ``"gru"``, ``"lstm"``, ``"attention"``, ``"feedforward"``, or what ``register_memory``
+            added.
+        **config: the fields of that memory's class; lists, as JSON has them, become tuples.
+
+    Raises:
+        ValueError: the name, a field or a field's value is not one the memory knows.
+
+    """
+    cls = memory_class(name)
+    known = [field.name for field in fields(cls)]
+    for field in config:
+        if field not in known:
+            raise ValueError(
+                f"{name} memory: got argument {field!r}, expected some of {nearest_names(field, known)}"
+            )
+    return cls(**config)

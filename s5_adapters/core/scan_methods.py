@@ -1,0 +1,121 @@
+"""Ways to compute the resettable recurrence ``x_t = decay * keep_t * x_{t-1} + input_t`` in component form.
+
+Every method has one signature, ``method(decay, inputs, starts, initial) -> states``, with shapes ``decay (c,
+P)``, ``inputs (T, B, c, P)``, ``starts (T, B)`` bool or None, ``initial (B, c, P)`` and ``states (T, B, c,
+P)``; ``c`` is 1 for a real and 2 for a complex recurrence (see ``planar``). None of them builds an array of
+decays over time: the decay is the same at every step, so its powers are enough. Gradients and the reverse
+direction are ``scan``'s business.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import jax.numpy as jnp
+from jax import Array, lax
+
+from s5_adapters.core import planar
+
+Method = Callable[[Array, Array, Array | None, Array], Array]
+
+
+def sequential(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+    """One step after another: on a CPU this runs at the speed of a memory copy."""
+
+    def step(carry: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        input_t, start_t = now
+        state = input_t + planar.select(start_t, planar.multiply(decay, carry))
+        return state, state
+
+    return lax.scan(step, initial, (inputs, starts))[1]
+
+
+def associative(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+    """Work-efficient parallel scan (Blelloch 1990) of the inputs alone, in ``2 log2 T`` parallel steps.
+
+    The published three-element operator scans (decay, input, reset) triples, although all decays are equal;
+    here a level of the recursion needs a single power ``decay**(2**level)`` and one bit per step, about a
+    third of the memory traffic.
+    """
+    length = inputs.shape[0]
+    if length == 0:
+        return inputs
+    first_drop = None if starts is None else starts[0]
+    arrived = planar.select(first_drop, planar.multiply(decay, initial))
+    inputs = jnp.concatenate([(inputs[0] + arrived)[None], inputs[1:]])
+    powers = planar.squares(decay, max(1, (length - 1).bit_length()))
+    return _odd_even(powers, inputs, starts)
+
+
+def _odd_even(powers: list[Array], x: Array, starts: Array | None) -> Array:
+    length = x.shape[0]
+    if length == 1:
+        return x
+    decay, half = powers[0], length // 2
+    even, odd = x[0::2], x[1::2]
+    drop_even, drop_odd = (None, None) if starts is None else (starts[0::2], starts[1::2])
+    pairs = odd + planar.select(drop_odd, planar.multiply(decay, even[:half]))
+    pair_drops = None if drop_even is None or drop_odd is None else drop_odd | drop_even[:half]
+    odd = _odd_even(powers[1:], pairs, pair_drops)
+    later_drops = None if drop_even is None else drop_even[1:]
+    later = even[1:] + planar.select(later_drops, planar.multiply(decay, odd[: even.shape[0] - 1]))
+    even = jnp.concatenate([even[:1], later])
+    joined = jnp.stack([even[:half], odd], axis=1).reshape((2 * half, *x.shape[1:]))
+    return joined if length % 2 == 0 else jnp.concatenate([joined, even[half:]])
+
+
+def chunked(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+    """Cut time into chunks and step through all of them at once.
+
+    One pass finds the state that each chunk would reach from zero, a short recurrence carries these across
+    the chunks, and a second pass runs every chunk from its true first state. It does the sequential method's
+    work twice in far fewer, larger steps, which pays where the batch is too small to fill the machine.
+    """
+    length, batch = inputs.shape[:2]
+    size = _chunk_size(length, batch)
+    count = -(-length // size)
+    if count <= 1:
+        return sequential(decay, inputs, starts, initial)
+    if starts is None:
+        starts = jnp.zeros((length, batch), bool)
+    padding = count * size - length
+    chunks = jnp.pad(inputs, ((0, padding), (0, 0), (0, 0), (0, 0))).reshape(count, size, *inputs.shape[1:])
+    chunk_starts = jnp.pad(starts, ((0, padding), (0, 0))).reshape(count, size, batch)
+
+    def advance(t: Array, state: Array) -> Array:
+        input_t = lax.dynamic_index_in_dim(chunks, t, axis=1, keepdims=False)
+        start_t = lax.dynamic_index_in_dim(chunk_starts, t, axis=1, keepdims=False)
+        return jnp.add(input_t, planar.select(start_t, planar.multiply(decay, state)))
+
+    from_zero = lax.fori_loop(0, size, advance, jnp.zeros_like(chunks[:, 0]))
+
+    def across(carry: Array, chunk: tuple[Array, Array]) -> tuple[Array, Array]:
+        reached, dropped = chunk
+        return reached + planar.select(dropped, planar.multiply(chunk_decay, carry)), carry
+
+    chunk_decay = planar.squares(decay, size.bit_length())[-1]
+    firsts = lax.scan(across, initial, (from_zero, chunk_starts.any(axis=1)))[1]
+
+    def record(t: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        state, states = carry
+        state = advance(t, state)
+        return state, lax.dynamic_update_index_in_dim(states, state, t, axis=1)
+
+    states = lax.fori_loop(0, size, record, (firsts, jnp.zeros_like(chunks)))[1]
+    states = jnp.reshape(states, (count * size, *inputs.shape[1:]))
+    return states[:length]
+
+
+_ROWS: Final = 256
+"""Rows (chunks x batch) that one step of ``chunked`` aims at: enough to hide the cost of a loop iteration."""
+
+
+def _chunk_size(length: int, batch: int) -> int:
+    """Return a power of two of at least 16 steps, near the size at which one step covers ``_ROWS`` rows."""
+    wanted = length * max(batch, 1) / _ROWS
+    balanced = math.sqrt(max(length, 1))
+    return 1 << max(4, math.ceil(math.log2(max(wanted, balanced, 1))))
+
+
+METHODS: Final[dict[str, Method]] = {"sequential": sequential, "associative": associative, "chunked": chunked}
+"""Every method by its name."""

@@ -1,0 +1,45 @@
+"""Which scan method a benchmark found fastest: the table behind ``method="auto"``.
+
+``benchmarks/scan.py --write-table`` measures every method on the machine at hand and replaces that platform's
+rows in ``scan_table.json``: ``{platform: [{"length": T, "batch": B, "method": name}, ...]}``.
+"""
+
+import json
+import math
+from functools import cache
+from importlib.resources import files
+from typing import TypedDict
+
+from s5_adapters.core.platform import default_platform
+
+
+class Row(TypedDict):
+    """The fastest method measured at one shape."""
+
+    length: int
+    batch: int
+    method: str
+
+
+@cache
+def load_table() -> dict[str, list[Row]]:
+    """Return the table that ships with the package."""
+    table: dict[str, list[Row]] = json.loads(files(__package__).joinpath("scan_table.json").read_text())
+    return table
+
+
+def measured_method(*, length: int, batch: int) -> str:
+    """Return the method measured fastest at the shape nearest to this one, in ratios, on this process's
+    platform.
+
+    A platform that nobody has measured takes the associative scan, the only method whose depth is
+    logarithmic.
+    """
+    rows = load_table().get(default_platform())
+    if not rows:
+        return "associative"
+
+    def distance(row: Row) -> float:
+        return abs(math.log(row["length"] / max(length, 1))) + abs(math.log(row["batch"] / max(batch, 1)))
+
+    return min(rows, key=distance)["method"]

@@ -1,0 +1,353 @@
+"""Portable policies: one ``.safetensors`` file that holds a network's weights and everything needed to act
+with it.
+
+The tensors are the parameters, named by their path (``params/memory/B``), and the observation statistics if
+there are any. The file's metadata has two entries: ``policy``, a JSON document with the architecture, the
+spaces, the environment and the training summary, and ``sha256``, the digest of the tensor bytes and of the
+header without that entry. Nothing is unpickled, and nothing is made of a file's contents before its digest
+has been checked and its tensors match the architecture that it claims.
+"""
+
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from jax import Array
+
+from s5_adapters.core.distributions import ActionSpec, Box, Discrete, MultiDiscrete, distribution
+from s5_adapters.core.memory import Params, State
+from s5_adapters.core.policy import ActorCritic, ActorCriticConfig, PreparedActorCritic
+
+FORMAT: Final = "s5-adapters policy 1"
+_LENGTH_BYTES: Final = 8
+_LARGEST_HEADER: Final = 100_000_000
+_ACTIONS: Final = {"Discrete": Discrete, "MultiDiscrete": MultiDiscrete, "Box": Box}
+
+
+class PolicyFileError(ValueError):
+    """A policy file is damaged, was tampered with or describes no policy; nothing of it was loaded."""
+
+
+@dataclass(frozen=True)
+class ObservationStatistics:
+    """How observations were normalised in training: ``clip((obs - mean) / sqrt(variance + epsilon), -clip,
+    clip)``.
+
+    Attributes:
+        mean: float32, ``obs_shape``.
+        variance: float32, ``obs_shape``.
+        epsilon: added to the variance.
+        clip: bound of the normalised observation.
+
+    """
+
+    mean: np.ndarray[Any, Any]
+    variance: np.ndarray[Any, Any]
+    epsilon: float = 1e-8
+    clip: float = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Policy:
+    """A network with its weights, ready to act.
+
+    Attributes:
+        config: the network's architecture.
+        params: its parameters, as ``ActorCritic(config).init`` structures them.
+        obs_statistics: applied to every observation before the network sees it; None for none.
+        env_id: the environment it was trained in, if known.
+        env_kwargs: that environment's keyword arguments.
+        training: a summary of its training, any JSON object.
+
+    """
+
+    config: ActorCriticConfig
+    params: Params
+    obs_statistics: ObservationStatistics | None = None
+    env_id: str | None = None
+    env_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def net(self) -> ActorCritic:
+        """The network."""
+        return ActorCritic(self.config)
+
+    def initial_state(self, batch_size: int) -> State:
+        """Return the memory's state before the first step, leaves ``(batch_size, ...)``."""
+        return self.net.initial_state(batch_size)
+
+    def act(
+        self, obs: Any, state: State, episode_starts: Any, key: Array | None = None
+    ) -> tuple[Array, State]:
+        """Choose one action for each environment.
+
+        Args:
+            obs: ``(batch, *obs_shape)``, as the environment gives it.
+            state: from ``initial_state`` or the call before.
+            episode_starts: ``(batch,)`` bool, True where ``obs`` is the first of its episode.
+            key: draw the actions with this key; None takes the most likely ones.
+
+        Returns:
+            The actions, in the environment's units and clipped to its bounds, and the next state.
+
+        Raises:
+            ValueError: ``obs`` or ``episode_starts`` has the wrong shape.
+
+        """
+        obs, episode_starts = jnp.asarray(obs), jnp.asarray(episode_starts)
+        batch = obs.shape[0] if obs.ndim else 0
+        if obs.shape != (batch, *self.config.obs_shape):
+            raise ValueError(f"obs: got shape {obs.shape}, expected (batch, *{self.config.obs_shape})")
+        if episode_starts.shape != (batch,):
+            raise ValueError(f"episode_starts: got shape {episode_starts.shape}, expected {(batch,)}")
+        inputs, _, state = self.evaluate(obs, state, episode_starts)
+        action = _choose(self.config.action, inputs, key)
+        return action, state
+
+    def evaluate(self, obs: Array, state: State, episode_starts: Array) -> tuple[Array, Array, State]:
+        """Return the distribution's inputs ``(batch, K)``, the values ``(batch,)`` and the next state."""
+        state, inputs, value = _step(
+            self.net, self._prepared, self._normalisation, state, obs, episode_starts.astype(bool)
+        )
+        return inputs, value, state
+
+    @cached_property
+    def _prepared(self) -> PreparedActorCritic:
+        prepared: PreparedActorCritic = jax.jit(self.net.prepare)(self.params)
+        return prepared
+
+    @cached_property
+    def _normalisation(self) -> tuple[Any, ...] | None:
+        statistics = self.obs_statistics
+        if statistics is None:
+            return None
+        return statistics.mean, statistics.variance, statistics.epsilon, statistics.clip
+
+
+@partial(jax.jit, static_argnums=0)
+def _step(
+    net: ActorCritic,
+    prepared: PreparedActorCritic,
+    normalisation: tuple[Array, Array, Array, Array] | None,
+    state: State,
+    obs: Array,
+    episode_starts: Array,
+) -> tuple[State, Array, Array]:
+    if normalisation is not None:
+        mean, variance, epsilon, clip = normalisation
+        obs = jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + epsilon), -clip, clip)
+    return net.step(prepared, state, obs, episode_starts)
+
+
+@partial(jax.jit, static_argnums=0)
+def _choose(action: ActionSpec, inputs: Array, key: Array | None) -> Array:
+    dist = distribution(action, inputs)
+    chosen = dist.mode() if key is None else dist.sample(key)
+    return (
+        jnp.clip(chosen, jnp.array(action.low), jnp.array(action.high)) if isinstance(action, Box) else chosen
+    )
+
+
+def save_policy(path: str | os.PathLike[str], policy: Policy) -> None:
+    """Write a policy to one file, whole or not at all.
+
+    Raises:
+        ValueError: the parameters are not those of the architecture, or not finite.
+
+    """
+    tensors = {f"params/{name}": np.asarray(leaf) for name, leaf in _flatten(policy.params).items()}
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "network": _network_to_json(policy.config),
+        "observation_statistics": None,
+        "env_id": policy.env_id,
+        "env_kwargs": dict(policy.env_kwargs),
+        "training": dict(policy.training),
+    }
+    statistics = policy.obs_statistics
+    if statistics is not None:
+        tensors["observations/mean"] = np.asarray(statistics.mean, np.float32)
+        tensors["observations/variance"] = np.asarray(statistics.variance, np.float32)
+        document["observation_statistics"] = {"epsilon": statistics.epsilon, "clip": statistics.clip}
+    problem = _mismatch(tensors, _expected(policy.config, statistics is not None))
+    if problem:
+        raise ValueError(f"policy: {problem}")
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in sorted(tensors.items())}
+    metadata = {"policy": _canonical(document), "sha256": ""}
+    header, body = _split(safetensors.numpy.save(tensors, metadata))
+    metadata["sha256"] = _digest(header, body)
+    _write_whole(Path(path), safetensors.numpy.save(tensors, metadata))
+
+
+def load_policy(path: str | os.PathLike[str]) -> Policy:
+    """Read a policy that ``save_policy`` wrote.
+
+    Raises:
+        OSError: the file cannot be read.
+        PolicyFileError: the file is damaged, was tampered with, or holds no policy of this format.
+
+    """
+    content = Path(path).read_bytes()
+    try:
+        return _parse(content)
+    except PolicyFileError as error:
+        raise PolicyFileError(f"{os.fspath(path)}: {error}") from None
+
+
+def _parse(content: bytes) -> Policy:
+    header, body = _split(content)
+    metadata = header.get("__metadata__")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("policy"), str):
+        raise PolicyFileError("no policy in its metadata, expected a file written by save_policy")
+    if metadata.get("sha256") != _digest(header, body):
+        raise PolicyFileError("its contents do not match its SHA-256 digest: damaged or tampered with")
+    document = _parse_json(metadata["policy"].encode())
+    if document.get("format") != FORMAT:
+        raise PolicyFileError(f"format {document.get('format')!r}, expected {FORMAT!r}")
+    try:
+        tensors = safetensors.numpy.load(content)
+    except (safetensors.SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise PolicyFileError(f"not a readable safetensors file: {_first_line(error)}") from None
+    try:
+        config = _network_from_json(document["network"], most_layers=len(tensors))
+        statistics = _statistics(document["observation_statistics"], tensors)
+        expected = _expected(config, statistics is not None)
+        env_id, env_kwargs, training = document["env_id"], document["env_kwargs"], document["training"]
+    except Exception as error:  # a hostile description can make anything go wrong in there
+        raise PolicyFileError(f"its description is not valid: {_first_line(error)}") from None
+    problem = _mismatch(tensors, expected)
+    if problem:
+        raise PolicyFileError(problem)
+    if not (isinstance(env_id, str | None) and isinstance(env_kwargs, dict) and isinstance(training, dict)):
+        raise PolicyFileError("its description is not valid: env_id, env_kwargs or training")
+    params = _unflatten(tensors, ActorCritic(config).param_shapes())
+    return Policy(config, params, statistics, env_id, env_kwargs, training)
+
+
+def _split(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """Cut a safetensors file into its JSON header and its tensor bytes."""
+    length = int.from_bytes(content[:_LENGTH_BYTES], "little")
+    if len(content) < _LENGTH_BYTES or length > min(len(content) - _LENGTH_BYTES, _LARGEST_HEADER):
+        raise PolicyFileError("not a safetensors file, or cut short")
+    end = _LENGTH_BYTES + length
+    return _parse_json(content[_LENGTH_BYTES:end]), content[end:]
+
+
+def _parse_json(text: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise PolicyFileError(f"its header is not JSON: {_first_line(error)}") from None
+    if not isinstance(value, dict):
+        raise PolicyFileError("its header is not a JSON object")
+    return value
+
+
+def _digest(header: Mapping[str, Any], body: bytes) -> str:
+    metadata = {name: value for name, value in header["__metadata__"].items() if name != "sha256"}
+    canonical = _canonical({**header, "__metadata__": metadata})
+    return hashlib.sha256(canonical.encode() + b"\0" + body).hexdigest()
+
+
+def _canonical(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _network_to_json(config: ActorCriticConfig) -> dict[str, Any]:
+    network = {f.name: getattr(config, f.name) for f in fields(config)}
+    action = {f.name: getattr(config.action, f.name) for f in fields(config.action)}
+    if isinstance(config.action, Box):  # JSON has no infinities
+        action = {name: [x if math.isfinite(x) else None for x in bounds] for name, bounds in action.items()}
+    network["action"] = {"type": type(config.action).__name__, **action}
+    network["memory_config"] = dict(config.memory_config)
+    return network
+
+
+def _network_from_json(network: Mapping[str, Any], most_layers: int) -> ActorCriticConfig:
+    for name in ("encoder", "actor_torso", "critic_torso"):
+        if len(network[name]) > most_layers:
+            raise ValueError(f"{name}: {len(network[name])} layers in a file of {most_layers} tensors")
+    action = dict(network["action"])
+    kind = _ACTIONS[action.pop("type")]
+    if kind is Box:
+        low = tuple(-math.inf if x is None else x for x in action["low"])
+        action = {"low": low, "high": tuple(math.inf if x is None else x for x in action["high"])}
+    return ActorCriticConfig(**{**network, "action": kind(**action)})
+
+
+def _statistics(
+    document: Mapping[str, Any] | None, tensors: dict[str, np.ndarray[Any, Any]]
+) -> ObservationStatistics | None:
+    if document is None:
+        return None
+    epsilon, clip = float(document["epsilon"]), float(document["clip"])
+    if not (0 <= epsilon < math.inf and clip > 0):
+        raise ValueError(f"observation statistics: got epsilon {epsilon} and clip {clip}")
+    return ObservationStatistics(
+        tensors["observations/mean"], tensors["observations/variance"], epsilon, clip
+    )
+
+
+def _expected(config: ActorCriticConfig, has_statistics: bool) -> dict[str, tuple[int, ...]]:
+    shapes = _flatten(ActorCritic(config).param_shapes())
+    expected = {f"params/{name}": tuple(leaf.shape) for name, leaf in shapes.items()}
+    if has_statistics:
+        expected |= dict.fromkeys(("observations/mean", "observations/variance"), config.obs_shape)
+    return expected
+
+
+def _mismatch(
+    tensors: Mapping[str, np.ndarray[Any, Any]], expected: Mapping[str, tuple[int, ...]]
+) -> str | None:
+    """Say what is wrong with the tensors of an architecture, None if nothing is."""
+    for name in sorted({*tensors, *expected}):
+        if name not in tensors:
+            return f"tensor {name} is missing"
+        if name not in expected:
+            return f"tensor {name} is not one of the architecture's"
+        tensor = tensors[name]
+        if tensor.dtype != np.float32 or tensor.shape != expected[name]:
+            return f"tensor {name}: got {tensor.dtype} {tensor.shape}, expected float32 {expected[name]}"
+        if not np.isfinite(tensor).all():
+            return f"tensor {name}: holds a number that is not finite"
+    return None
+
+
+def _flatten(tree: Params) -> dict[str, Any]:
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def _unflatten(tensors: Mapping[str, np.ndarray[Any, Any]], shapes: Params) -> Params:
+    names = [f"params/{name}" for name in _flatten(shapes)]
+    leaves = [jnp.asarray(tensors[name]) for name in names]
+    params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
+    return params
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"

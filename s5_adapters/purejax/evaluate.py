@@ -1,0 +1,148 @@
+"""The return of a policy over whole episodes."""
+
+import math
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s5_adapters.core import checks
+from s5_adapters.core.distributions import distribution
+from s5_adapters.purejax.normalization import RunningStats, normalize
+from s5_adapters.purejax.problem import Problem, Pytree
+
+MAX_ENVS = 64
+STEPS_PER_CALL = 256
+
+
+class Evaluation(NamedTuple):
+    """Returns and lengths of whole episodes, raw: rewards are never normalised here."""
+
+    returns: np.ndarray
+    """``(num_episodes,)`` float32."""
+    lengths: np.ndarray
+    """``(num_episodes,)`` int32."""
+
+    @property
+    def mean(self) -> float:
+        """Mean episodic return."""
+        return float(self.returns.mean())
+
+    @property
+    def standard_error(self) -> float:
+        """Standard error of the mean; NaN for a single episode, which says nothing about it."""
+        episodes = len(self.returns)
+        return float(self.returns.std(ddof=1) / math.sqrt(episodes)) if episodes > 1 else math.nan
+
+
+class _Loop(NamedTuple):
+    env_state: Pytree
+    obs: jax.Array
+    episode_starts: jax.Array
+    memory_state: Pytree
+    episode_return: jax.Array
+    episode_length: jax.Array
+    key: jax.Array
+    finished: jax.Array  # (num_envs,) int32: episodes finished
+    returns: jax.Array  # (num_envs, quota) float32
+    lengths: jax.Array  # (num_envs, quota) int32
+
+
+class Evaluator:
+    """Plays a fixed number of episodes, compiled once however often it is called.
+
+    Every environment plays a share of the episodes that is fixed beforehand: taking whichever end first would
+    favour short ones. The memory starts empty in each, observations are normalised by frozen statistics.
+
+    Args:
+        problem: environment and network.
+        num_episodes: how many episodes.
+        deterministic: take the mode of the policy's distribution instead of a sample.
+    """
+
+    def __init__(self, problem: Problem, num_episodes: int, deterministic: bool = False):
+        num_episodes = checks.integer("num_episodes", num_episodes)
+        num_envs = min(num_episodes, MAX_ENVS)
+        more = num_episodes % num_envs
+        self._shares = (num_episodes // num_envs + 1,) * more + (num_episodes // num_envs,) * (
+            num_envs - more
+        )
+        self._problem = problem
+        self._deterministic = deterministic
+
+    def __call__(self, params: Pytree, obs_stats: RunningStats | None, key: jax.Array) -> Evaluation:
+        """Play; ``obs_stats`` is None where observations are not normalised."""
+        loop = _reset(key, self._problem, self._shares)
+        while np.any(np.asarray(loop.finished) < self._shares):
+            loop = _play(loop, params, obs_stats, self._problem, self._shares, self._deterministic)
+        played = np.arange(max(self._shares)) < np.array(self._shares)[:, None]
+        return Evaluation(np.asarray(loop.returns)[played], np.asarray(loop.lengths)[played])
+
+
+@partial(jax.jit, static_argnames=("problem", "shares"))
+def _reset(key: jax.Array, problem: Problem, shares: tuple[int, ...]) -> _Loop:
+    num_envs = len(shares)
+    reset_key, key = jax.random.split(key)
+    obs, env_state = problem.reset(reset_key, num_envs)
+    return _Loop(
+        env_state=env_state,
+        obs=obs,
+        episode_starts=jnp.ones(num_envs, bool),
+        memory_state=problem.net.initial_state(num_envs),
+        episode_return=jnp.zeros(num_envs),
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+        key=key,
+        finished=jnp.zeros(num_envs, jnp.int32),
+        returns=jnp.zeros((num_envs, max(shares))),
+        lengths=jnp.zeros((num_envs, max(shares)), jnp.int32),
+    )
+
+
+@partial(jax.jit, static_argnames=("problem", "shares", "deterministic"), donate_argnames="loop")
+def _play(
+    loop: _Loop,
+    params: Pytree,
+    obs_stats: RunningStats | None,
+    problem: Problem,
+    shares: tuple[int, ...],
+    deterministic: bool,
+) -> _Loop:
+    """Step until every share is played, at most ``STEPS_PER_CALL`` times, so that the host can interrupt."""
+    num_envs = len(shares)
+    prepared = problem.net.prepare(params)
+
+    def unfinished(carry: tuple[jax.Array, _Loop]) -> jax.Array:
+        steps, loop = carry
+        return (steps < STEPS_PER_CALL) & jnp.any(loop.finished < jnp.array(shares))
+
+    def step(carry: tuple[jax.Array, _Loop]) -> tuple[jax.Array, _Loop]:
+        steps, loop = carry
+        key, action_key, env_key = jax.random.split(loop.key, 3)
+        obs = loop.obs if obs_stats is None else normalize(obs_stats, loop.obs)
+        memory_state, dist_inputs, _ = problem.net.step(prepared, loop.memory_state, obs, loop.episode_starts)
+        dist = distribution(problem.action, dist_inputs)
+        action = dist.mode() if deterministic else dist.sample(action_key)
+        env = problem.step(jax.random.split(env_key, num_envs), loop.env_state, action)
+        done = env.terminated | env.truncated
+        episode_return = loop.episode_return + env.reward
+        episode_length = loop.episode_length + 1
+
+        # Where nothing ended, and past the share, the slot is out of bounds and the write is dropped.
+        slot = jnp.where(done, loop.finished, loop.returns.shape[1])
+        rows = jnp.arange(num_envs)
+        return steps + 1, _Loop(
+            env_state=env.state,
+            obs=env.obs,
+            episode_starts=done,
+            memory_state=memory_state,
+            episode_return=jnp.where(done, 0.0, episode_return),
+            episode_length=jnp.where(done, 0, episode_length),
+            key=key,
+            finished=loop.finished + done,
+            returns=loop.returns.at[rows, slot].set(episode_return, mode="drop"),
+            lengths=loop.lengths.at[rows, slot].set(episode_length, mode="drop"),
+        )
+
+    return jax.lax.while_loop(unfinished, step, (jnp.int32(0), loop))[1]

@@ -1,0 +1,112 @@
+"""What a run writes down: every update as a line of JSON and as TensorBoard scalars."""
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+LOG_NAME = "log.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+
+Row = dict[str, Any]
+
+
+class RunLog:
+    """Appends rows to ``log.jsonl`` and TensorBoard event files in the folder of a run.
+
+    A row holds ``update`` and ``step`` (environment steps so far), then numbers by name; a number that is not
+    finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``.
+
+    Args:
+        directory: folder of the run, which exists.
+        keep_updates: on resuming, rows of later updates are dropped, since those will be done again.
+    """
+
+    def __init__(self, directory: Path, keep_updates: int = 0):
+        from tensorboardX import SummaryWriter
+
+        self.path = directory / LOG_NAME
+        kept = (
+            [row for row in read_log(directory) if row["update"] <= keep_updates]
+            if self.path.exists()
+            else []
+        )
+        write_atomically(self.path, "".join(_line(row) for row in kept))
+        self._file = self.path.open("a", encoding="utf-8")
+        purge_step = kept[-1]["step"] + 1 if kept else 0
+        self._tensorboard = SummaryWriter(str(directory / TENSORBOARD_NAME), purge_step=purge_step)
+
+    def write(self, update: int, step: int, numbers: Mapping[str, float]) -> None:
+        """Append one row."""
+        row: Row = {"update": update, "step": step}
+        row |= {name: float(number) if math.isfinite(number) else None for name, number in numbers.items()}
+        self._file.write(_line(row))
+        for name, number in numbers.items():
+            if math.isfinite(number):
+                self._tensorboard.add_scalar(_tensorboard_tag(name), float(number), step)
+
+    def flush(self) -> None:
+        """Hand everything to the operating system."""
+        self._file.flush()
+        self._tensorboard.flush()
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._file.close()
+        self._tensorboard.close()
+
+    def __enter__(self) -> Self:
+        """Return the log itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the files."""
+        self.close()
+
+
+def read_log(directory: Path) -> Iterator[Row]:
+    """The rows of a run's ``log.jsonl``, in order; a last line cut short by a crash is left out.
+
+    Raises:
+        ValueError: one line, where the folder has no log or a line of it is not a row.
+    """
+    path = directory / LOG_NAME
+    if not path.is_file():
+        raise ValueError(f"{directory}: no {LOG_NAME} there, expected the folder of a run")
+    lines = path.read_text(encoding="utf-8").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            row = json.loads(line)
+            row["update"], row["step"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}:{number}: not a row of a log: {line[:60]!r}") from error
+        yield row
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under another name and rename it, so that nobody ever sees half of it."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row) + "\n"
+
+
+_GROUPS = {
+    "episode": "episode",
+    "episodes": "episode",
+    "evaluation": "evaluation",
+    "steps": "time",
+    "seconds": "time",
+}
+
+
+def _tensorboard_tag(name: str) -> str:
+    return f"{_GROUPS.get(name.split('_')[0], 'train')}/{name}"

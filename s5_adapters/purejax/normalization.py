@@ -1,0 +1,56 @@
+"""Running statistics of observations and of discounted returns, updated inside the rollout."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+CLIP = 10.0
+"""Normalised observations and rewards are clipped to [-CLIP, CLIP], as VecNormalize does."""
+
+EPSILON = 1e-8
+
+
+class RunningStats(NamedTuple):
+    """Mean and variance of every number seen so far."""
+
+    mean: jax.Array
+    """float32, the shape of one sample."""
+    variance: jax.Array
+    """float32, the shape of one sample; population variance."""
+    samples: jax.Array
+    """float32 scalar: how many. Past 2**24 it grows in rounded steps, favouring late samples a little."""
+
+
+def init_stats(shape: tuple[int, ...]) -> RunningStats:
+    """Statistics of no samples: mean 0, variance 1."""
+    return RunningStats(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+
+
+def update_stats(stats: RunningStats, batch: jax.Array) -> RunningStats:
+    """Merge a batch into the statistics (Chan, Golub and LeVeque's pairwise update).
+
+    Args:
+        stats: statistics with samples of shape ``(...)``.
+        batch: ``(batch, ...)``, any real dtype.
+    """
+    batch = batch.astype(jnp.float32)
+    batch_count = jnp.float32(batch.shape[0])
+    batch_mean = batch.mean(axis=0)
+    count = stats.samples + batch_count
+    difference = batch_mean - stats.mean
+    mean = stats.mean + difference * (batch_count / count)
+    squares = stats.variance * stats.samples + batch.var(axis=0) * batch_count
+    squares += jnp.square(difference) * (stats.samples * batch_count / count)
+    return RunningStats(mean, squares / count, count)
+
+
+def normalize(stats: RunningStats, x: jax.Array) -> jax.Array:
+    """``(x - mean) / std`` clipped to [-CLIP, CLIP], float32; ``x`` is ``(..., *sample_shape)``."""
+    x = (x.astype(jnp.float32) - stats.mean) / jnp.sqrt(stats.variance + EPSILON)
+    return jnp.clip(x, -CLIP, CLIP)
+
+
+def scale(stats: RunningStats, x: jax.Array) -> jax.Array:
+    """``x / std``, clipped to [-CLIP, CLIP]: a reward keeps its sign and its zero."""
+    return jnp.clip(x / jnp.sqrt(stats.variance + EPSILON), -CLIP, CLIP)

@@ -1,0 +1,63 @@
+"""One episode of a trained policy as pictures."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s5_adapters.core.distributions import distribution
+from s5_adapters.purejax.normalization import normalize
+from s5_adapters.purejax.problem import Problem, Pytree
+from s5_adapters.purejax.restore import RestoredPolicy
+
+MAX_FRAMES = 1000
+
+
+def record_episode(
+    policy: RestoredPolicy, *, seed: int = 0, deterministic: bool = False
+) -> tuple[list[np.ndarray], float]:
+    """Play one episode and draw every state that the policy acts in, ``MAX_FRAMES`` at most.
+
+    Returns:
+        Frames ``(height, width, 3)`` uint8, and the episode's return (so far, if it was cut).
+    """
+    from s5_envs.rendering import render_state
+
+    problem = policy.problem
+    env = getattr(problem.env, "unwrapped", problem.env)
+    key, reset_key = jax.random.split(jax.random.key(seed))
+    obs, env_state = problem.reset(reset_key, 1)
+    memory_state, starts = problem.net.initial_state(1), jnp.ones(1, bool)
+    prepared = jax.jit(problem.net.prepare)(policy.params)
+    frames: list[np.ndarray] = []
+    episode_return = 0.0
+    while len(frames) < MAX_FRAMES and (not frames or not starts[0]):
+        state = jax.tree.map(lambda x: x[0], env_state)
+        state = problem.env.unwrapped_state(state) if hasattr(problem.env, "unwrapped_state") else state
+        frames.append(render_state(env, state, problem.env_params, "rgb_array"))
+        key, step_key = jax.random.split(key)
+        inputs = obs if policy.obs_stats is None else normalize(policy.obs_stats, obs)
+        memory_state, action = _act(problem, prepared, memory_state, inputs, starts, step_key, deterministic)
+        step = _step(problem, jax.random.split(jax.random.fold_in(step_key, 1), 1), env_state, action)
+        obs, env_state, starts = step.obs, step.state, step.terminated | step.truncated
+        episode_return += float(step.reward[0])
+    return frames, episode_return
+
+
+@partial(jax.jit, static_argnames=("problem", "deterministic"))
+def _act(
+    problem: Problem,
+    prepared: Pytree,
+    memory_state: Pytree,
+    obs: jax.Array,
+    starts: jax.Array,
+    key: jax.Array,
+    deterministic: bool,
+) -> tuple[Pytree, jax.Array]:
+    memory_state, dist_inputs, _ = problem.net.step(prepared, memory_state, obs, starts)
+    dist = distribution(problem.action, dist_inputs)
+    return memory_state, dist.mode() if deterministic else dist.sample(key)
+
+
+_step = jax.jit(Problem.step, static_argnums=0)

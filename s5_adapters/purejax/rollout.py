@@ -1,0 +1,174 @@
+"""Collecting a rollout, and the advantages of its steps."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from s5_adapters.core import linear_recurrence
+from s5_adapters.core.distributions import distribution
+from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.normalization import RunningStats, init_stats, normalize, scale, update_stats
+from s5_adapters.purejax.problem import Problem, Pytree
+
+
+class Carry(NamedTuple):
+    """Where a rollout begins and the last one ended; arrays lead with ``num_envs`` unless said otherwise."""
+
+    env_state: Pytree
+    obs: jax.Array
+    """The observation to act on next, as the environment gave it."""
+    episode_starts: jax.Array
+    """bool: ``obs`` is the first of its episode."""
+    memory_state: Pytree
+    """What the memory carries into the next step (it is zeroed there where an episode starts)."""
+    episode_return: jax.Array
+    """float32: raw reward of the current episode so far."""
+    episode_length: jax.Array
+    """int32: steps of the current episode so far."""
+    obs_stats: RunningStats | None
+    """Statistics of one observation; None where observations are left alone."""
+    reward_stats: RunningStats | None
+    """Statistics of the discounted return, a scalar; None where rewards are left alone."""
+    discounted_return: jax.Array | None
+    """float32: what ``reward_stats`` are gathered from."""
+
+
+class Transitions(NamedTuple):
+    """A rollout as PPO sees it; every leaf leads with ``(num_steps, num_envs)``."""
+
+    obs: jax.Array
+    """Normalised, if observations are."""
+    episode_starts: jax.Array
+    action: jax.Array
+    log_prob: jax.Array
+    value: jax.Array
+    reward: jax.Array
+    """Normalised, if rewards are."""
+    terminated: jax.Array
+    truncated: jax.Array
+    """Never where ``terminated`` is."""
+    final_value: jax.Array
+    """Value of the final observation under the state carried to it; meaningless where not truncated."""
+
+
+class Episodes(NamedTuple):
+    """What happened at each step, before any normalisation; every leaf is ``(num_steps, num_envs)``."""
+
+    reward: jax.Array
+    done: jax.Array
+    episode_return: jax.Array
+    """Return up to and including this step: that of the whole episode where done."""
+    episode_length: jax.Array
+
+
+def init_carry(problem: Problem, config: PPOConfig, key: jax.Array) -> Carry:
+    """Reset every environment and begin with an empty memory."""
+    num_envs = config.num_envs
+    obs, env_state = problem.reset(key, num_envs)
+    zeros = jnp.zeros(num_envs)
+    return Carry(
+        env_state=env_state,
+        obs=obs,
+        episode_starts=jnp.ones(num_envs, bool),
+        memory_state=problem.net.initial_state(num_envs),
+        episode_return=zeros,
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+        obs_stats=init_stats(problem.obs_shape) if config.normalize_observations else None,
+        reward_stats=init_stats(()) if config.normalize_rewards else None,
+        discounted_return=zeros if config.normalize_rewards else None,
+    )
+
+
+def collect(
+    problem: Problem, config: PPOConfig, params: Pytree, carry: Carry, key: jax.Array
+) -> tuple[Carry, Transitions, Episodes, jax.Array]:
+    """Act for ``num_steps`` steps in every environment.
+
+    Returns:
+        The carry for the next rollout, the transitions, the raw episode statistics, and the value
+        ``(num_envs,)`` of the observation after the last step.
+    """
+    net = problem.net
+    prepared = net.prepare(params)
+    action_key, env_key = jax.random.split(key)
+    action_keys = jax.random.split(action_key, config.num_steps)
+    env_keys = jax.random.split(env_key, (config.num_steps, config.num_envs))
+    no_starts = jnp.zeros(config.num_envs, bool)
+
+    def step(carry: Carry, keys: tuple[jax.Array, jax.Array]) -> tuple[Carry, tuple[Transitions, Episodes]]:
+        obs_stats = None if carry.obs_stats is None else update_stats(carry.obs_stats, carry.obs)
+        obs = _network_input(obs_stats, carry.obs)
+        memory_state, dist_inputs, value = net.step(prepared, carry.memory_state, obs, carry.episode_starts)
+        dist = distribution(problem.action, dist_inputs)
+        action = dist.sample(keys[0])
+        env = problem.step(keys[1], carry.env_state, action)
+        done = env.terminated | env.truncated
+
+        def value_final_obs() -> jax.Array:
+            return net.step(prepared, memory_state, _network_input(obs_stats, env.final_obs), no_starts)[2]
+
+        final_value = jax.lax.cond(jnp.any(env.truncated), value_final_obs, lambda: jnp.zeros_like(value))
+
+        reward, reward_stats, discounted_return = env.reward, carry.reward_stats, carry.discounted_return
+        if reward_stats is not None and discounted_return is not None:
+            discounted_return = config.gamma * discounted_return + env.reward
+            reward_stats = update_stats(reward_stats, discounted_return)
+            reward = scale(reward_stats, env.reward)
+            discounted_return = jnp.where(done, 0.0, discounted_return)
+
+        episode_return = carry.episode_return + env.reward
+        episode_length = carry.episode_length + 1
+        transition = Transitions(
+            obs=obs,
+            episode_starts=carry.episode_starts,
+            action=action,
+            log_prob=dist.log_prob(action),
+            value=value,
+            reward=reward,
+            terminated=env.terminated,
+            truncated=env.truncated,
+            final_value=final_value,
+        )
+        carry = Carry(
+            env_state=env.state,
+            obs=env.obs,
+            episode_starts=done,
+            memory_state=memory_state,
+            episode_return=jnp.where(done, 0.0, episode_return),
+            episode_length=jnp.where(done, 0, episode_length),
+            obs_stats=obs_stats,
+            reward_stats=reward_stats,
+            discounted_return=discounted_return,
+        )
+        return carry, (transition, Episodes(env.reward, done, episode_return, episode_length))
+
+    carry, (transitions, episodes) = jax.lax.scan(step, carry, (action_keys, env_keys))
+    last_obs = _network_input(carry.obs_stats, carry.obs)
+    last_value = net.step(prepared, carry.memory_state, last_obs, carry.episode_starts)[2]
+    return carry, transitions, episodes, last_value
+
+
+def advantages(
+    transitions: Transitions, last_value: jax.Array, gamma: float, gae_lambda: float
+) -> tuple[jax.Array, jax.Array]:
+    """Generalised advantage estimation (Schulman et al., arXiv 1506.02438, equation 16), and value targets.
+
+    ``delta_t = r_t + gamma v_{t+1} - v_t`` and ``A_t = delta_t + gamma lambda A_{t+1}``, where the end of
+    an episode stops the sum: terminated, ``v_{t+1}`` is 0; truncated, it is the final observation's value.
+
+    Returns:
+        Advantages and value targets, each ``(num_steps, num_envs)``.
+    """
+    done = transitions.terminated | transitions.truncated
+    next_value = jnp.concatenate([transitions.value[1:], last_value[None]])
+    next_value = jnp.where(transitions.truncated, transitions.final_value, next_value)
+    next_value = jnp.where(transitions.terminated, 0.0, next_value)
+    delta = transitions.reward + gamma * next_value - transitions.value
+    decay = jnp.full(1, gamma * gae_lambda)
+    advantage = linear_recurrence(decay, delta[..., None], done, reverse=True)[..., 0]
+    return advantage, advantage + transitions.value
+
+
+def _network_input(stats: RunningStats | None, obs: jax.Array) -> jax.Array:
+    return obs if stats is None else normalize(stats, obs)

@@ -1,0 +1,126 @@
+"""The folder of a run: ``config.json``, ``log.jsonl``, ``tensorboard/`` and ``checkpoints/``."""
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from s5_adapters.core import checks
+from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.logging import write_atomically
+
+CONFIG_NAME = "config.json"
+CHECKPOINTS_NAME = "checkpoints"
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """How a run is watched and kept. Nothing here changes what is learned."""
+
+    chunk_updates: int | None = None
+    """Updates between two looks of the host, at most 256; None: as many as take about half a second."""
+    evaluate_every: int | None = None
+    """Updates between evaluations on fresh episodes; None: no evaluation while training."""
+    evaluation_episodes: int = 64
+    """Episodes of each of those evaluations."""
+    checkpoint_every: int | None = None
+    """Updates between checkpoints; None: a tenth of the run. The end of the run is always one."""
+    keep_checkpoints: int = 3
+    """How many of the last checkpoints stay."""
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        for name in ("chunk_updates", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                checks.integer(name, getattr(self, name))
+        for name in ("evaluation_episodes", "keep_checkpoints"):
+            checks.integer(name, getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What ``config.json`` holds, as one flat mapping."""
+
+    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    """What is trained."""
+    seed: int = 0
+    """The run's key is ``jax.random.key(seed)``."""
+    options: RunOptions = dataclasses.field(default_factory=RunOptions)
+    """How it is watched and kept."""
+
+    def __post_init__(self) -> None:
+        """Check the seed; the parts check themselves."""
+        checks.integer("seed", self.seed, minimum=0)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields in one flat mapping that JSON can hold."""
+        return self.ppo.to_dict() | {"seed": self.seed} | dataclasses.asdict(self.options)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_dict`; fields left out take their defaults.
+
+        Raises:
+            ValueError: one line, for an unknown field or a value out of range.
+        """
+        rest = dict(values)
+        option_names = [field.name for field in dataclasses.fields(RunOptions)]
+        options = {name: rest.pop(name) for name in option_names if name in rest}
+        seed = rest.pop("seed", 0)
+        ppo_names = [field.name for field in dataclasses.fields(PPOConfig)]
+        for name in rest:
+            if name not in ppo_names:
+                known = checks.nearest_names(name, [*ppo_names, "seed", *option_names])
+                raise ValueError(f"unknown field {name!r}, expected one of {known}")
+        return cls(PPOConfig.from_dict(rest), seed, RunOptions(**options))
+
+
+def write_config(run_dir: Path, config: RunConfig) -> None:
+    """Make the folder of a run, with its ``config.json``."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / CONFIG_NAME, json.dumps(config.to_dict(), indent=2) + "\n")
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Read a configuration: a JSON or TOML file, or the folder of a run.
+
+    Raises:
+        ValueError: one line naming the file, where it is missing, malformed or holds what no run can be.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"{path}: no such file or folder")
+    if path.is_dir():
+        if not (path / CONFIG_NAME).is_file():
+            raise ValueError(f"{path}: no {CONFIG_NAME} there, expected the folder of a run")
+        path = path / CONFIG_NAME
+    try:
+        return RunConfig.from_dict(_read_mapping(path))
+    except OSError as error:
+        raise ValueError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def check_unused(run_dir: Path) -> None:
+    """Refuse a folder that holds something already.
+
+    Raises:
+        ValueError: one line saying what to do instead.
+    """
+    if run_dir.exists() and not run_dir.is_dir():
+        raise ValueError(f"run folder {run_dir}: is a file, expected a folder or a name not taken")
+    if run_dir.is_dir() and any(run_dir.iterdir()):
+        raise ValueError(f"run folder {run_dir}: is not empty; resume the run in it, or take another folder")
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    readers = {".json": json.loads, ".toml": tomllib.loads}
+    if path.suffix not in readers:
+        raise ValueError(f"a file name ending in {path.suffix!r}, expected one of {', '.join(readers)}")
+    values = readers[path.suffix](path.read_text(encoding="utf-8"))
+    if not isinstance(values, dict):
+        raise ValueError(f"got a {type(values).__name__}, expected a mapping of field names to values")
+    return values

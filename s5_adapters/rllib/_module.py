@@ -1,0 +1,225 @@
+"""The network as an RLModule of RLlib's new API stack."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.distribution.torch.torch_distribution import TorchMultiCategorical
+from ray.rllib.core.rl_module.apis import (
+    TARGET_NETWORK_ACTION_DIST_INPUTS,
+    TargetNetworkAPI,
+    ValueFunctionAPI,
+)
+from ray.rllib.core.rl_module.torch import TorchRLModule
+
+from s5_adapters.core import ActorCriticConfig
+from s5_adapters.core.weights import Policy
+from s5_adapters.rllib._model_config import read_model_config
+from s5_adapters.rllib._network import Programs, RowNetwork, programs
+from s5_adapters.rllib._process import settle_jax
+from s5_adapters.rllib._rows import MinibatchRows, pad_rows
+from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, to_jax, to_torch
+
+__all__ = ["S5RLModule"]
+
+Batch = dict[str, Any]
+
+_STATE = "memory"
+"""The one entry of STATE_IN and STATE_OUT: a row's whole state in one vector."""
+
+
+class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
+    """Encoder, S5 (or another memory), torsos and heads, for PPO, APPO and IMPALA.
+
+    The whole network is the core's `ActorCritic`: `RLModuleSpec(module_class=S5RLModule,
+    model_config={"d_model": 64, "n_layers": 2, "max_seq_len": 64})`. The keys are the fields of
+    `ActorCriticConfig`, those of the memory it names (beside them or under `memory_config`), and
+    `max_seq_len`, which every memory with a state needs: the steps in a row of a training batch.
+
+    Action spaces: Discrete, MultiDiscrete and one-dimensional Box, whose Gaussian is in the environment's
+    own units (`normalize_actions=False`). Observations: vectors, or images with channels last.
+
+    Initial parameters follow torch's seed, and thereby `config.debugging(seed=...)`.
+
+    Attributes:
+        network: the parameters, a `JaxModule`.
+        old_network: their copy from some updates ago, where the algorithm is APPO.
+
+    Raises:
+        ValueError: an unknown key, a wrong value, a space that does not fit, or no `max_seq_len`.
+    """
+
+    network: JaxModule
+    old_network: JaxModule
+
+    def setup(self) -> None:
+        """Build the network; RLlib calls this once."""
+        settle_jax()
+        if not isinstance(self.model_config, Mapping):
+            raise ValueError(f"model_config: got {self.model_config!r}, expected a mapping")
+        read = read_model_config(self.model_config, self.observation_space, self.action_space)
+        self._rows = RowNetwork(read.network)
+        if read.max_seq_len is None and self._rows.state_size:
+            raise ValueError(
+                f"model_config: got no 'max_seq_len', which the {read.network.memory} memory needs, expected "
+                "the number of steps in a row of a training batch, for example {'max_seq_len': 64}"
+            )
+        seed = np.uint32(torch.randint(2**31, ()).item())
+        self.network = JaxModule(self._programs.init(seed))
+        # One shape serves almost every call of these; each is padded apart from the others.
+        self._act_rows = Buckets(max_waste=4.0, exact_first=True)
+        self._train_rows = MinibatchRows()
+        self._value_rows = Buckets(max_waste=4.0)
+
+    @property
+    def actor_critic_config(self) -> ActorCriticConfig:
+        """The network's architecture, as the core knows it."""
+        return self._rows.config
+
+    def get_params(self) -> Any:
+        """The parameters as the core's pytree of numpy arrays, copied."""
+        return self.network.snapshot()
+
+    def to_policy(self) -> Policy:
+        """The trained network as a portable policy, which acts without torch and Ray: see `save_policy`."""
+        return Policy(config=self.actor_critic_config, params=self.get_params())
+
+    def set_params(self, params: Any) -> None:
+        """Take the core's parameters, for example from the jitted trainer.
+
+        Raises:
+            ValueError: they belong to another architecture.
+        """
+        self.network.load_tree(params)
+
+    def get_initial_state(self) -> dict[str, np.ndarray]:
+        """The state before an episode, unbatched: `{"memory": (S,) float32}`; `{}` where nothing is kept."""
+        if not self._rows.state_size:
+            return {}
+        return {_STATE: np.zeros(self._rows.state_size, np.float32)}
+
+    def train(self, mode: bool = True) -> S5RLModule:
+        """Torch's switch, kept from the parameters.
+
+        No layer behaves differently, and RLlib switches there and back at every acting step, at which
+        `network` would throw away what it prepared for acting.
+        """
+        self.training = mode
+        return self
+
+    def get_inference_action_dist_cls(self) -> type:
+        """RLlib's distribution of these actions."""
+        if self.action_dist_cls is None and isinstance(self.action_space, gym.spaces.MultiDiscrete):
+            return _multi_categorical(tuple(map(int, self.action_space.nvec)))
+        return super().get_inference_action_dist_cls()
+
+    @torch.no_grad()
+    def _forward(self, batch: Batch, **kwargs: Any) -> Batch:
+        """Act: one step of every row, or many."""
+        obs, state = self._inputs(batch)
+        rows, steps = obs.shape[:2]
+        (padded,) = self._act_rows.fit(rows) if steps == 1 else self._value_rows.fit(rows)
+        obs, state = pad_rows(obs, padded), pad_rows(state, padded)
+        if steps == 1:
+            prepared = self.network.prepared(self._programs.prepare)
+            with on_device(obs.device):
+                outputs = self._programs.act(prepared, to_jax(state, "state_in"), to_jax(obs[:, 0], "obs"))
+            state, dist_inputs = to_torch(outputs[0]), to_torch(outputs[1])[:, None]
+        else:
+            state, dist_inputs, _ = self._programs.sequence(self.network.tree(), state, obs)
+        outputs = {Columns.ACTION_DIST_INPUTS: self._without_time(dist_inputs[:rows])}
+        if self.is_stateful():
+            outputs[Columns.STATE_OUT] = {_STATE: state[:rows]}
+        return outputs
+
+    def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
+        """Distributions and values of whole rows, differentiable; the values go as EMBEDDINGS."""
+        dist_inputs, values = self._sequences(self.network, batch)
+        return {Columns.ACTION_DIST_INPUTS: dist_inputs, Columns.EMBEDDINGS: values}
+
+    def compute_values(self, batch: Batch, embeddings: torch.Tensor | None = None) -> torch.Tensor:
+        """Values `(B, T)`: those of `forward_train` as they are, or without a gradient from the batch alone.
+
+        It is advantage estimation that asks for the latter, outside `no_grad`.
+        """
+        if embeddings is not None:
+            return embeddings
+        obs, state = self._inputs(batch)
+        (padded,) = self._value_rows.fit(len(obs))
+        with torch.no_grad():
+            values = self._programs.values(
+                self.network.tree(), pad_rows(state, padded), pad_rows(obs, padded)
+            )
+        return self._without_time(values[: len(obs)])
+
+    def make_target_networks(self) -> None:
+        """APPO's second set of parameters, equal to the first for now."""
+        self.old_network = JaxModule(self.network.snapshot())
+        self.old_network.requires_grad_(False)
+
+    def get_target_network_pairs(self) -> list[tuple[JaxModule, JaxModule]]:
+        """The parameters and their copy."""
+        return [(self.network, self.old_network)]
+
+    @torch.no_grad()
+    def forward_target(self, batch: Batch) -> Batch:
+        """The distributions that the old parameters give."""
+        return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._sequences(self.old_network, batch)[0]}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: everything but the compiled programs."""
+        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
+
+    @property
+    def _programs(self) -> Programs:
+        if "_compiled" not in self.__dict__:
+            self.__dict__["_compiled"] = programs(self._rows)
+        return self.__dict__["_compiled"]
+
+    def _sequences(self, network: JaxModule, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        obs, state = self._inputs(batch)
+        padded = self._train_rows.fit(len(obs))
+        dist_inputs, values = self._programs.train(
+            network.tree(), pad_rows(state, padded), pad_rows(obs, padded)
+        )
+        return self._without_time(dist_inputs[: len(obs)]), self._without_time(values[: len(obs)])
+
+    def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Observations `(B, T, *obs_shape)` and the state `(B, S)` before them."""
+        if Columns.OBS not in batch:
+            raise ValueError(
+                "the minibatch is empty: RLlib takes int(rows * minibatch_size / steps) rows of max_seq_len "
+                f"({self.model_config.get('max_seq_len')}) steps for each, which is 0 when minibatch_size is "
+                "smaller than max_seq_len: raise the one or lower the other"
+            )
+        obs = batch[Columns.OBS]
+        if obs.dtype not in (torch.float32, torch.uint8):
+            obs = obs.float()
+        if not self.is_stateful():
+            return obs[:, None], obs.new_zeros((len(obs), 0), dtype=torch.float32)
+        if obs.dim() != len(self._rows.config.obs_shape) + 2:
+            raise ValueError(
+                f"obs: got shape {tuple(obs.shape)}, expected (rows, steps, "
+                f"{', '.join(map(str, self._rows.config.obs_shape))})"
+            )
+        if Columns.STATE_IN not in batch:
+            raise ValueError(
+                "the batch has no 'state_in': expected the 'state_out' of the step before, or "
+                "get_initial_state() with a batch axis in front at the start of an episode"
+            )
+        return obs, batch[Columns.STATE_IN][_STATE].float()
+
+    def _without_time(self, outputs: torch.Tensor) -> torch.Tensor:
+        return outputs if self.is_stateful() else outputs[:, 0]
+
+
+@functools.cache
+def _multi_categorical(lengths: tuple[int, ...]) -> type:
+    """RLlib asks at every acting step; making the class takes as long as the step."""
+    return TorchMultiCategorical.get_partial_dist_cls(input_lens=list(lengths))

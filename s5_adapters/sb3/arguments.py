@@ -1,0 +1,122 @@
+"""From a policy's keyword arguments, S5's own and `MlpLstmPolicy`'s, to a memory and a `critic_memory`."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import fields
+from typing import Any
+
+from torch import nn
+
+from s5_adapters.core import Memory, make_memory
+from s5_adapters.core.memory import memory_class
+from s5_adapters.core.policy import CRITIC_MEMORIES
+
+__all__ = ["ACTIVATION_NAMES", "DEFAULT_CRITIC_MEMORY", "critic_topology", "memory_from_arguments"]
+
+DEFAULT_CRITIC_MEMORY = "shared"
+DEFAULT_D_MODEL = 64
+DEFAULT_LAYERS = 2
+DEFAULT_TIME_STEPS = {"dt_min": 0.01, "dt_max": 1.0}
+"""S5's initial time steps where none are said: states decay within 2 to 200 steps. The core's slower ones (20
+to 2,000 steps) learned the velocity-less CartPole later (docs/sb3.md)."""
+
+ACTIVATION_NAMES: dict[type[nn.Module], str] = {
+    nn.Tanh: "tanh",
+    nn.ReLU: "relu",
+    nn.LeakyReLU: "leaky_relu",
+    nn.ELU: "elu",
+    nn.GELU: "gelu",
+}
+"""torch's activation classes that the core computes; torsos with any other are computed by torch."""
+
+
+def memory_from_arguments(
+    name: str,
+    *,
+    d_model: int | None,
+    n_layers: int | None,
+    lstm_hidden_size: int | None,
+    n_lstm_layers: int | None,
+    lstm_kwargs: dict[str, Any] | None,
+    config: dict[str, Any],
+) -> Memory:
+    """Make the memory that a policy's arguments describe.
+
+    Args:
+        name: a name of the registry.
+        d_model: width; `lstm_hidden_size` says the same and also sets S5's state size.
+        n_layers: layers; `n_lstm_layers` says the same.
+        lstm_hidden_size: `MlpLstmPolicy`'s word for the width.
+        n_lstm_layers: `MlpLstmPolicy`'s word for the layers.
+        lstm_kwargs: must be None.
+        config: the memory's other arguments. Where nothing is said, S5's `d_state` is `d_model` (rounded up
+            to an even number) and its time steps are `DEFAULT_TIME_STEPS`.
+
+    Raises:
+        TypeError: `lstm_kwargs`, which means nothing to another memory than torch's LSTM.
+        ValueError: two words for one size that disagree, or what the memory refuses.
+    """
+    if lstm_kwargs is not None:
+        raise TypeError(
+            f"lstm_kwargs is for torch's LSTM and means nothing to S5Policy (got {lstm_kwargs}): leave it out"
+        )
+    known = [field.name for field in fields(memory_class(name))]
+    for argument in config:
+        if argument not in known:
+            near = difflib.get_close_matches(argument, [*known, "memory", "encoder", "critic_memory"], n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(known)}"
+            raise ValueError(f"S5Policy: unknown argument {argument!r} for memory {name!r}; {hint}")
+    width = _one_of("d_model", d_model, "lstm_hidden_size", lstm_hidden_size, DEFAULT_D_MODEL)
+    layers = _one_of("n_layers", n_layers, "n_lstm_layers", n_lstm_layers, DEFAULT_LAYERS)
+    sizes: dict[str, Any] = {"d_model": width, "n_layers": layers}
+    if "d_state" in known and isinstance(width, int):
+        blocks = 2 * config.get("n_blocks", 1)
+        sizes["d_state"] = -(-width // blocks) * blocks
+    if "dt_min" in known and not config.keys() & DEFAULT_TIME_STEPS.keys():
+        sizes |= DEFAULT_TIME_STEPS
+    return make_memory(name, **{**sizes, **config})
+
+
+def critic_topology(
+    critic_memory: str | None,
+    shared_lstm: bool | None,
+    enable_critic_lstm: bool | None,
+    *,
+    share_features_extractor: bool,
+) -> str:
+    """Name the core's `critic_memory` for what was said, in the core's words or in `MlpLstmPolicy`'s.
+
+    Nothing said is the measured default, or "separate" where actor and critic have features of their own.
+
+    Raises:
+        AssertionError: as SB3: `shared_lstm=True` with `enable_critic_lstm` unset or True; a shared memory
+            without a shared features extractor.
+        ValueError: both vocabularies at once, or an unknown name.
+    """
+    said = {"shared_lstm": shared_lstm, "enable_critic_lstm": enable_critic_lstm}
+    in_sb3s_words = {name: value for name, value in said.items() if value is not None}
+    if critic_memory is not None:
+        if in_sb3s_words:
+            raise ValueError(f"say critic_memory={critic_memory!r} or {in_sb3s_words}, not both")
+        if critic_memory not in CRITIC_MEMORIES:
+            raise ValueError(f"critic_memory: got {critic_memory!r}, expected {', '.join(CRITIC_MEMORIES)}")
+        topology = critic_memory
+    elif not in_sb3s_words:
+        topology = DEFAULT_CRITIC_MEMORY if share_features_extractor else "separate"
+    else:
+        enabled = True if enable_critic_lstm is None else enable_critic_lstm
+        assert not (shared_lstm and enabled), (
+            "shared_lstm=True goes with enable_critic_lstm=False: choose a shared memory or a separate one"
+        )
+        topology = "shared_detached" if shared_lstm else "separate" if enabled else "none"
+    assert share_features_extractor or not topology.startswith("shared"), (
+        f"critic_memory {topology!r} needs share_features_extractor=True: one memory reads one input"
+    )
+    return topology
+
+
+def _one_of(name: str, value: int | None, alias: str, other: int | None, default: int) -> int:
+    if value is not None and other is not None and value != other:
+        raise ValueError(f"{name}={value} and {alias}={other} are two words for one size: give one of them")
+    return default if value is None and other is None else value if other is None else other

@@ -1,0 +1,275 @@
+"""The part of a policy that JAX computes: encoder, memory and torsos, in the layout of sb3-contrib.
+
+Stable-Baselines3 keeps rows flat, `(n_seq * steps, features)` with each sequence's steps together, and a
+recurrent state as a pair (hidden, cell) of `(n_layers, n_seq, width)`. Everything is transposed here,
+inside the compiled functions, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from s5_adapters.core import ActorCriticConfig, Memory
+from s5_adapters.core.policy import MLP, Encoder
+from s5_adapters.torch_bridge import jax2torch
+
+__all__ = ["Programs", "StateLayout", "Trunk", "programs"]
+
+Params = dict[str, Any]
+Pair = tuple[jax.Array, jax.Array]
+
+
+@dataclass(frozen=True)
+class StateLayout:
+    """How a memory's state fills sb3-contrib's pair of `(n_layers, batch, width)` arrays.
+
+    Two leaves of one shape `(n_layers, width)`, as S5 and LSTM have, become the pair as they are, layers
+    first. Any other state is laid out as one row per batch element, cut in two halves, with a single
+    "layer".
+    """
+
+    memory: Memory
+
+    @functools.cached_property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        return jax.tree.leaves(self.memory.state_shape, is_leaf=_is_shape)
+
+    @property
+    def size(self) -> int:
+        """Numbers in the state of one batch element."""
+        return sum(math.prod(shape) for shape in self._shapes)
+
+    @property
+    def _is_pair(self) -> bool:
+        shapes = self._shapes
+        return len(shapes) == 2 and shapes[0] == shapes[1] and len(shapes[0]) == 2
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """`(n_layers, width)` of each of the two arrays; a memory without a state still gets a width of 1."""
+        return self._shapes[0] if self._is_pair else (1, max(1, -(-self.size // 2)))
+
+    def pack(self, state: Any, batch: int) -> Pair:
+        """The memory's state, leaves `(batch, ...)` if it has any, as the pair."""
+        leaves = jax.tree.leaves(state)
+        if self._is_pair:
+            first, second = (jnp.swapaxes(leaf, 0, 1) for leaf in leaves)
+            return first, second
+        width = self.shape[1]
+        filling = jnp.zeros((batch, 2 * width - self.size))
+        row = jnp.concatenate([*[leaf.reshape(batch, -1) for leaf in leaves], filling], axis=1)
+        return row[None, :, :width], row[None, :, width:]
+
+    def unpack(self, pair: Pair) -> Any:
+        """The pair as the memory's state."""
+        treedef = jax.tree.structure(self.memory.state_shape, is_leaf=_is_shape)
+        if self._is_pair:
+            return jax.tree.unflatten(treedef, [jnp.swapaxes(part, 0, 1) for part in pair])
+        row = jnp.concatenate([pair[0][0], pair[1][0]], axis=-1)
+        leaves, start = [], 0
+        for shape in self._shapes:
+            stop = start + math.prod(shape)
+            leaves.append(row[:, start:stop].reshape(len(row), *shape))
+            start = stop
+        return jax.tree.unflatten(treedef, leaves)
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """Encoder, memory and torsos of an `ActorCriticConfig`, without the heads, which are torch's.
+
+    Attributes:
+        config: the architecture; its action is not used. An image's features arrive flattened, channels
+        first.
+        two_inputs: actor and critic have features of their own (`share_features_extractor=False`), and with
+            them an encoder each.
+        orthogonal: initialise dense layers as SB3's `ortho_init=True` does (orthogonal, gain sqrt 2, zero
+            biases), else as torch does (uniform in +-1/sqrt(fan_in)).
+    """
+
+    config: ActorCriticConfig
+    two_inputs: bool = False
+    orthogonal: bool = True
+
+    @functools.cached_property
+    def memory(self) -> Memory:
+        """The memory model."""
+        return self.config.make_memory()
+
+    @functools.cached_property
+    def layout(self) -> StateLayout:
+        """The state's place in sb3-contrib's pair."""
+        return StateLayout(self.memory)
+
+    @property
+    def separate(self) -> bool:
+        """Whether the critic has a memory of its own."""
+        return self.config.critic_memory == "separate"
+
+    @property
+    def latent_dims(self) -> tuple[int, int]:
+        """Widths of what the action head and the value head receive."""
+        width = self.memory.d_model
+        critic = self._encoded_width if self.config.critic_memory == "none" else width
+        return [width, *self.config.actor_torso][-1], [critic, *self.config.critic_torso][-1]
+
+    def init(self, key: jax.Array) -> Params:
+        """Parameters: `encoder`, `memory`, `actor`, `critic`, where there are two also `critic_encoder` and
+        `critic_memory`. Those of torsos without layers are empty.
+        """
+        keys = iter(jax.random.split(key, 7))
+        obs = jnp.zeros((1, *self.config.obs_shape))
+        dense = {
+            name: Encoder(self.config).init(next(keys), obs).get("params", {}) for name in self._encoders
+        }
+        encoded = Encoder(self.config).apply({"params": dense["encoder"]}, obs)
+        memorised = jnp.zeros((1, self.memory.d_model))
+        for name, torso in self._torsos.items():
+            bare = name == "critic" and self.config.critic_memory == "none"
+            dense[name] = torso.init(next(keys), encoded if bare else memorised).get("params", {})
+        if not self.orthogonal:
+            dense = _uniform(next(keys), dense)
+        state, starts = self.memory.initial_state(1), jnp.zeros((1, 1), bool)
+        names = ("memory", "critic_memory") if self.separate else ("memory",)
+        memories = {name: self.memory.init(next(keys), state, encoded[None], starts) for name in names}
+        return {**dense, **memories}
+
+    def prepare(self, params: Params) -> Params:
+        """The parameters with each memory's prepared for acting."""
+        names = ("memory", "critic_memory") if self.separate else ("memory",)
+        return {**params, **{name: self.memory.prepare(params[name]) for name in names}}
+
+    def step(
+        self, prepared: Params, pi: Pair, vf: Pair, features: tuple[jax.Array, ...], starts: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Pair, Pair]:
+        """One step of actor and critic together.
+
+        Args:
+            prepared: from `prepare`.
+            pi: the actor's state, two arrays `(n_layers, B, width)`.
+            vf: the critic's; read only where the critic has a memory of its own.
+            features: `(B, F)` once, or once for each of the two.
+            starts: `(B,)`, nonzero where an episode starts.
+
+        Returns:
+            latents for the action head and the value head, the actor's and the critic's next state.
+        """
+
+        def run(name: str, pair: Pair, x: jax.Array) -> tuple[Pair, jax.Array]:
+            state, y = self.memory.step(prepared[name], self.layout.unpack(pair), x, starts > 0.5)
+            return self.layout.pack(state, len(x)), y
+
+        return self._forward(prepared, pi, vf, features, run)
+
+    def act(
+        self, prepared: Params, pi: Pair, features: jax.Array, starts: jax.Array
+    ) -> tuple[jax.Array, Pair]:
+        """One step of the actor alone: its latent and its next state."""
+        inputs = (features,) * (1 + self.two_inputs)
+        latent, _, pi, _ = self.step(prepared, pi, pi, inputs, starts)
+        return latent, pi
+
+    def sequence(
+        self, params: Params, pi: Pair, vf: Pair, features: tuple[jax.Array, ...], starts: jax.Array
+    ) -> tuple[jax.Array, jax.Array, Pair, Pair]:
+        """Whole sequences, differentiable: rows flat, `(n_seq * steps, F)`, `starts (n_seq * steps,)`."""
+        n_seq = pi[0].shape[1]
+        resets = (starts > 0.5).reshape(n_seq, -1).T
+
+        def run(name: str, pair: Pair, x: jax.Array) -> tuple[Pair, jax.Array]:
+            x = jnp.swapaxes(x.reshape(n_seq, -1, x.shape[-1]), 0, 1)
+            state, y = self.memory.apply(params[name], self.layout.unpack(pair), x, resets)
+            return self.layout.pack(state, n_seq), jnp.swapaxes(y, 0, 1).reshape(-1, y.shape[-1])
+
+        return self._forward(params, pi, vf, features, run)
+
+    def _forward(
+        self,
+        params: Params,
+        pi: Pair,
+        vf: Pair,
+        features: tuple[jax.Array, ...],
+        run: Callable[[str, Pair, jax.Array], tuple[Pair, jax.Array]],
+    ) -> tuple[jax.Array, jax.Array, Pair, Pair]:
+        encoded = [self._encode(params[n], x) for n, x in zip(self._encoders, features, strict=True)]
+        pi, memorised = run("memory", pi, encoded[0])
+        if self.separate:
+            vf, for_critic = run("critic_memory", vf, encoded[-1])
+        elif self.config.critic_memory == "none":
+            vf, for_critic = pi, encoded[-1]
+        else:
+            detached = self.config.critic_memory == "shared_detached"
+            vf, for_critic = pi, jax.lax.stop_gradient(memorised) if detached else memorised
+        actor, critic = self._torsos["actor"], self._torsos["critic"]
+        latent_pi = actor.apply({"params": params["actor"]}, memorised)
+        return latent_pi, critic.apply({"params": params["critic"]}, for_critic), pi, vf
+
+    def _encode(self, params: Params, x: jax.Array) -> jax.Array:
+        if self.config.is_image:
+            height, width, channels = self.config.obs_shape
+            x = jnp.moveaxis(x.reshape(-1, channels, height, width), 1, -1)
+        return Encoder(self.config).apply({"params": params}, x)
+
+    @property
+    def _encoders(self) -> tuple[str, ...]:
+        return ("encoder", "critic_encoder") if self.two_inputs else ("encoder",)
+
+    @property
+    def _torsos(self) -> dict[str, MLP]:
+        config, gain = self.config, math.sqrt(2)
+        return {
+            "actor": MLP(config.actor_torso, config.activation, gain),
+            "critic": MLP(config.critic_torso, config.activation, gain),
+        }
+
+    @property
+    def _encoded_width(self) -> int:
+        first = self.config.cnn_features if self.config.is_image else self.config.obs_shape[0]
+        return [first, *self.config.encoder][-1]
+
+
+class Programs(NamedTuple):
+    """A trunk's functions, compiled: `init`, `prepare`, `step` and `act` by `jax.jit`, `sequence` for
+    torch.
+    """
+
+    init: Callable[..., Any]
+    prepare: Callable[..., Any]
+    step: Callable[..., Any]
+    act: Callable[..., Any]
+    sequence: Callable[..., Any]
+
+
+@functools.lru_cache(maxsize=64)
+def programs(trunk: Trunk) -> Programs:
+    """The compiled functions of a trunk: one set per process and configuration, outside every pickle."""
+    return Programs(
+        jax.jit(trunk.init),
+        jax.jit(trunk.prepare),
+        jax.jit(trunk.step),
+        jax.jit(trunk.act),
+        jax2torch(trunk.sequence),
+    )
+
+
+def _uniform(key: jax.Array, params: Params) -> Params:
+    """Draw every dense and convolutional layer anew as torch initialises its own: +-1/sqrt(fan_in)."""
+    if "kernel" not in params:
+        keys = jax.random.split(key, max(1, len(params)))
+        return {name: _uniform(k, params[name]) for name, k in zip(sorted(params), keys, strict=False)}
+    bound = 1 / math.sqrt(math.prod(params["kernel"].shape[:-1]))
+    return {
+        name: jax.random.uniform(k, params[name].shape, minval=-bound, maxval=bound)
+        for name, k in zip(("kernel", "bias"), jax.random.split(key), strict=True)
+    }
+
+
+def _is_shape(node: object) -> bool:
+    return isinstance(node, tuple) and bool(node) and all(isinstance(n, int) for n in node)

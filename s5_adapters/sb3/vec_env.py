@@ -1,0 +1,126 @@
+"""JAX environments as a Stable-Baselines3 `VecEnv`: all of them stepped by one compiled call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.vec_env import VecEnv
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from s5_envs.gymnasium import GymnaxVectorEnv
+
+__all__ = ["JaxVecEnv"]
+
+
+class JaxVecEnv(VecEnv):
+    """Any `s5_envs` or gymnax 1.x environment, `num_envs` copies of it, one jitted call a step.
+
+    An environment that ends is reset within the same step, as SB3 expects: `obs` is the next episode's first
+    observation and `infos[i]["terminal_observation"]` the one that the step led to. An episode that ran into
+    its time limit and did not also terminate has `infos[i]["TimeLimit.truncated"] = True`, so SB3 bootstraps
+    from its final value. Wrap in SB3's `VecMonitor` for episode returns and in `VecNormalize` as usual.
+
+    Args:
+        env: an id for `s5_envs.make`, or a gymnax 1.x environment.
+        num_envs: copies stepped together.
+        seed: environment i starts from `seed + i`; `VecEnv.seed`, which SB3 calls with a model's seed,
+            replaces it. The same seeds and actions give the same episodes, whatever `num_envs`.
+        params: the environment's parameters, by default its own.
+        render_mode: `"rgb_array"` for environments that can be drawn, or None.
+        **config: further arguments for `s5_envs.make`, where `env` is an id.
+
+    Raises:
+        RuntimeError: in a process started by fork, where the first JAX call would hang for ever.
+        ValueError: for an unknown id, argument or render mode, or `num_envs` below 1.
+    """
+
+    def __init__(
+        self,
+        env: str | Any,
+        num_envs: int,
+        *,
+        seed: int = 0,
+        params: Any = None,
+        render_mode: str | None = None,
+        **config: Any,
+    ) -> None:
+        """See the class."""
+        self.batch = GymnaxVectorEnv(
+            env, params, num_envs, autoreset_mode="SAME_STEP", render_mode=render_mode, **config
+        )
+        self.render_mode = render_mode
+        self.metadata = self.batch.metadata
+        super().__init__(num_envs, self.batch.single_observation_space, self.batch.single_action_space)
+        self._seeds = [seed + i for i in range(num_envs)]
+        self._actions: np.ndarray | None = None
+
+    def reset(self) -> VecEnvObs:
+        """Start every environment anew: from the seeds where some were set since the last call, else onwards.
+
+        Returns:
+            observations, `(num_envs, *obs_shape)` in the observation space's dtype.
+
+        Raises:
+            ValueError: options were set; JAX environments take none.
+        """
+        if any(self._options):
+            raise ValueError(f"JaxVecEnv: JAX environments take no reset options, got {self._options[0]}")
+        obs, _ = self.batch.reset(seed=None if None in self._seeds else self._seeds)
+        self._reset_seeds()
+        return obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Remember the next step's actions, `(num_envs, *action_shape)`, copied."""
+        self._actions = np.array(actions)
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Take the step.
+
+        Returns:
+            obs `(num_envs, *obs_shape)`, rewards `(num_envs,)` float32, dones `(num_envs,)` bool, one info
+            dictionary per environment.
+
+        Raises:
+            gymnasium.error.ResetNeeded: before the first `reset`.
+            ValueError: for actions of another shape, or that do not exist.
+        """
+        obs, rewards, terminated, truncated, info = self.batch.step(self._actions)
+        dones = terminated | truncated
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
+        for i in np.flatnonzero(dones):
+            infos[i]["terminal_observation"] = info["final_obs"][i]
+            infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
+        return obs, np.array(rewards), dones, infos
+
+    def close(self) -> None:
+        """Let go of the environments."""
+        self.batch.close()
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """An attribute of the environments' batch, the same for all."""
+        return [getattr(self.batch, attr_name)] * len(list(self._get_indices(indices)))
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Refused: a JAX environment is immutable and compiled."""
+        raise NotImplementedError(
+            f"JaxVecEnv: cannot set {attr_name!r}: JAX environments are immutable; pass it to JaxVecEnv(...)"
+        )
+
+    def env_method(
+        self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
+    ) -> list[Any]:
+        """Refused: a JAX environment's methods are functions of a state that it does not hold."""
+        raise NotImplementedError(
+            f"JaxVecEnv: cannot call {method_name!r} on one environment: all are stepped by one compiled call"
+        )
+
+    def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
+        """False for each: no gymnasium wrapper is inside."""
+        return [False] * len(list(self._get_indices(indices)))
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """One `(H, W, 3)` uint8 picture per environment, with `render_mode="rgb_array"`."""
+        pictures = self.batch.render() if self.render_mode == "rgb_array" else None
+        return [None] * self.num_envs if pictures is None else list(pictures)

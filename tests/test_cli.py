@@ -1,0 +1,206 @@
+"""The command line, in this process: what it prints, what it leaves behind, how it ends."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s5_adapters import load_policy
+from s5_adapters.cli import main
+from s5_adapters.purejax import PPOConfig
+from s5_adapters.purejax.progress import Plain
+from tests.purejax.helpers import quick_compilation
+
+SMALL = [
+    "--memory-config",
+    "d_model=8",
+    "d_state=8",
+    "n_layers=1",
+    "--encoder",
+    "8",
+    "--actor-torso",
+    "8",
+    "--critic-torso",
+    "8",
+    "--num-envs",
+    "4",
+    "--num-steps",
+    "64",
+    "--num-minibatches",
+    "2",
+    "--num-epochs",
+    "1",
+    "--total-steps",
+    "1024",
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick():
+    with quick_compilation():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a finished run."""
+    run_dir = tmp_path_factory.mktemp("cli") / "run"
+    assert main(["train", "--run-dir", str(run_dir), "--evaluate-every", "2", "--quiet", *SMALL]) == 0
+    return run_dir
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--env", "RepeatPreviousEsy"], "unknown environment 'RepeatPreviousEsy'; did you mean"),
+        (["train", "--memory", "s6"], "memory: got 's6', expected one of"),
+        (["train", "--memory-config", "d_modl=8"], "got argument 'd_modl'"),
+        (["train", "--num-envs", "30"], "num_minibatches=4 does not divide num_envs=30"),
+        (["train", "--total-steps", "1e3"], "total_steps=1000 is less than one rollout"),
+        (["train", "--env", "CartPole-v1", "--env-kwargs", "pole=2"], "CartPole-v1 has no argument 'pole'"),
+        (["train", "--seed", "-1"], "seed: got -1"),
+        (["train", "--config", "nowhere.toml"], "nowhere.toml: no such file or folder"),
+        (["train", "--resume", "nowhere"], "nowhere: no such file or folder"),
+        (["train", "--resume", "."], "no config.json there"),
+        (["evaluate", "nowhere"], "nowhere: no such file or folder"),
+        (["evaluate", "nowhere", "--episodes", "0"], "episodes: got 0"),
+        (["evaluate", "nowhere", "--render", "a.mp4"], "expected a file name ending in .gif"),
+        (["plot", "nowhere"], "nowhere: no such file or folder"),
+        (["plot"], "expected the folders of one or more runs"),
+        (["export", "nowhere"], "nowhere: no such file or folder"),
+    ],
+)
+def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, capsys, arguments, message):
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert err.count("\n") == 1
+    assert out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train", "--lerning-rate", "1"], ["--lerning-rate", "--learning-rate"]),
+        (["train", "--total-steps", "many"], ["--total-steps", "many"]),
+        (["train", "--critic-memory", "some"], ["--critic-memory", "separate"]),
+        (["train", "--memory-config", "8"], ["NAME=VALUE"]),
+        (["tarin"], ["train"]),
+        ([], ["train", "evaluate", "plot", "export", "envs"]),
+    ],
+)
+def test_an_option_that_cannot_be_read_is_explained(tmp_path, capsys, arguments, words):
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    err = capsys.readouterr().err
+    assert all(word in err for word in words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_shows_every_field_and_its_default(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--help"])
+    assert ended.value.code == 0
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    for name in PPOConfig().to_dict():
+        assert "--" + name.replace("_", "-") in out
+    assert "d_model=64 n_layers=2" in out
+    assert "(default: 0.001)" in out
+
+
+def test_a_run_leaves_its_configuration_log_and_checkpoints(run):
+    assert {path.name for path in run.iterdir()} == {"config.json", "log.jsonl", "tensorboard", "checkpoints"}
+    config = json.loads((run / "config.json").read_text())
+    assert config["memory_config"] == {"d_model": 8, "d_state": 8, "n_layers": 1}
+    assert config["evaluate_every"] == 2
+
+
+def test_evaluate_prints_the_return_and_its_error(run, capsys):
+    assert main(["evaluate", str(run), "--episodes", "7"]) == 0
+    out = capsys.readouterr().out
+    assert "RepeatPreviousEasy, s5, after 4 of 4 updates" in out
+    assert "episodes     7\n" in out
+    assert "mean length  51.0\n" in out
+    assert "±" in out
+    assert "MMER" in out
+    assert main(["evaluate", str(run), "--checkpoint", "99"]) == 2
+
+
+def test_evaluate_renders_an_episode(run, tmp_path, capsys):
+    assert main(["evaluate", str(run), "--episodes", "1", "--render", "out.gif"]) == 0
+    assert "51 steps" in capsys.readouterr().out
+    with Image.open(tmp_path / "out.gif") as image:
+        assert image.n_frames > 1
+
+
+def test_plot_draws_a_figure(run, tmp_path, capsys):
+    assert main(["plot", str(run), "-o", "figures/out.png"]) == 0
+    with Image.open(tmp_path / "figures" / "out.png") as image:
+        assert image.size[0] > 500
+        assert len(np.unique(np.asarray(image).reshape(-1, image.size[0]))) > 5
+    assert [path.name for path in (tmp_path / "figures").iterdir()] == ["out.png"]
+    assert "RepeatPreviousEasy, s5" in capsys.readouterr().out
+    assert main(["plot", str(run), "-o", "out.gif2"]) == 2
+
+
+def test_export_writes_a_policy_that_acts(run, tmp_path):
+    assert main(["export", str(run), "-o", "policy.safetensors"]) == 0
+    policy = load_policy(tmp_path / "policy.safetensors")
+    obs = np.zeros((3, *policy.config.obs_shape), np.float32)
+    action, _ = policy.act(obs, policy.initial_state(3), np.ones(3, bool))
+    assert action.shape == (3,)
+    assert policy.env_id == "RepeatPreviousEasy"
+    assert policy.training["updates"] == 4
+    assert main(["export", str(run), "-o", "nowhere/policy.safetensors"]) == 2
+
+
+def test_a_finished_run_is_not_overwritten_and_resumes_to_nothing(run, capsys):
+    before = (run / "log.jsonl").read_text()
+    assert main(["train", "--run-dir", str(run), *SMALL]) == 2
+    assert "is not empty" in capsys.readouterr().err
+    assert main(["train", "--resume", str(run), "--gamma", "0.5"]) == 2
+    assert main(["train", "--resume", str(run), "--quiet"]) == 0
+    assert (run / "log.jsonl").read_text() == before
+
+
+def test_options_override_the_file(run, tmp_path, capsys):
+    """The run's own file starts another; a memory without state size drops that setting alone."""
+    arguments = ["--memory", "feedforward", "--memory-config", "d_model=16", "--total-steps", "256"]
+    assert main(["train", "--config", str(run), "--quiet", "--seed", "5", *arguments]) == 0
+    config = json.loads(
+        (tmp_path / "runs" / "RepeatPreviousEasy-feedforward-seed5" / "config.json").read_text()
+    )
+    assert config["memory_config"] == {"d_model": 16, "n_layers": 1}
+    assert config["num_steps"] == 64
+    assert config["total_steps"] == 256
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    def interrupt(self, status):
+        if status.update == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Plain, "show", interrupt)
+    assert main(["train", "--run-dir", "run", "--chunk-updates", "1", *SMALL]) == 130
+    err = capsys.readouterr().err
+    assert "stopped by SIGINT after update 2 of 4" in err
+    assert "s5-adapters train --resume run" in err
+    monkeypatch.undo()
+    assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 0
+
+
+def test_envs_lists_what_there_is(capsys):
+    assert main(["envs"]) == 0
+    out = capsys.readouterr().out
+    assert "RepeatPreviousEasy" in out
+    assert "CartPole-v1" in out
