@@ -311,7 +311,7 @@ def closure(root: str) -> set[str]:
     return {name for name, _ in seen}
 
 
-LIST_INSTALLED = "import importlib.metadata, json; print(json.dumps(importlib.metadata.packages_distributions()))"
+LIST_INSTALLED = "import importlib.metadata as m, json; print(json.dumps(m.packages_distributions()))"
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ LIST_INSTALLED = "import importlib.metadata, json; print(json.dumps(importlib.me
 )
 def test_what_is_declared_suffices_to_import(requirement: str, program: str, tmp_path: Path) -> None:
     declared = closure(requirement)
-    # Asked in a fresh interpreter: once Ray is imported, the packages that it carries inside itself look installed.
+    # Asked in a fresh interpreter: once Ray is imported, the packages that it carries look installed.
     installed = json.loads(run(LIST_INSTALLED, cwd=tmp_path))
     undeclared = {
         top
