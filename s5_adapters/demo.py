@@ -6,6 +6,7 @@ return below -0.4; perfect memory earns 1.
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
@@ -63,11 +64,17 @@ def main(argv: list[str] | None = None) -> int:
     print(f"learning curve   {FOLDER / 'returns.png'}")
     print(f"policy           {FOLDER / 'policy.safetensors'}")
     print(f"logs             {FOLDER / 's5' / 'log.jsonl'}, {FOLDER / 'feedforward' / 'log.jsonl'}")
-    print(f"watch it         s5-adapters evaluate {FOLDER / 's5'} --render {FOLDER / 'episode.gif'}")
+    print(f"watch it         {command_line()} evaluate {FOLDER / 's5'} --render {FOLDER / 'episode.gif'}")
     if returns["s5"] < TARGET:
         print(f"S5 ended below {TARGET}: something is wrong", file=sys.stderr)
         return 1
     return 0
+
+
+def command_line() -> str:
+    """How to call ``s5-adapters`` from here: by its name, or by its path where no activated environment has it."""
+    beside = Path(sys.executable).with_name("s5-adapters")
+    return "s5-adapters" if shutil.which("s5-adapters") == str(beside) else os.path.relpath(beside)
 
 
 def train(config: PPOConfig, seed: int, run_dir: Path) -> float:

@@ -95,7 +95,44 @@ class Memory(ABC):
         Returns:
             The state after the last step, and the outputs ``(T, B, d_model)``.
 
+        Raises:
+            TypeError, ValueError: an argument's dtype or shape does not fit; one line that names it.
+
         """
+
+    def check_sequence(self, params: Params, state: State, x: Array, episode_starts: Array | None) -> None:
+        """Check what ``apply`` was given; it costs nothing once compiled.
+
+        Raises:
+            TypeError: ``x`` is not floating or ``episode_starts`` not bool.
+            ValueError: a shape does not fit the memory's parameters, or another argument's.
+
+        """
+        width = params["input_kernel"].shape[0] if "input_kernel" in params else self.d_model
+        if x.ndim != 3 or x.shape[-1] != width:
+            raise ValueError(f"x: got shape {x.shape}, expected (time, batch, {width})")
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise TypeError(f"x: got dtype {x.dtype}, expected a floating dtype")
+        if episode_starts is not None and episode_starts.dtype != jnp.bool_:
+            raise TypeError(f"episode_starts: got dtype {episode_starts.dtype}, expected bool")
+        if episode_starts is not None and episode_starts.shape != x.shape[:2]:
+            raise ValueError(f"episode_starts: got shape {episode_starts.shape}, expected {x.shape[:2]}")
+        self.check_state(state, x.shape[1])
+
+    def check_state(self, state: State, batch_size: int) -> None:
+        """Check that ``state`` is this memory's, for that many sequences.
+
+        Raises:
+            ValueError: it has another structure, or a leaf another shape.
+
+        """
+        expected = jax.eval_shape(lambda: self.initial_state(batch_size))
+        given, wanted = jax.tree.structure(state), jax.tree.structure(expected)
+        if given != wanted:
+            raise ValueError(f"state: got {given}, expected {wanted}")
+        shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (state, expected)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"state: got shapes {shapes[0]}, expected {shapes[1]}")
 
     def prepare(self, params: Params) -> Any:
         """Do once what every step would repeat; the result serves ``step`` until the parameters change."""

@@ -271,7 +271,13 @@ class ActorCritic:
             The state after the last step, the distribution's inputs ``(T, B, K)`` (see ``distributions``),
             values ``(T, B)``.
 
+        Raises:
+            TypeError, ValueError: an argument's dtype or shape does not fit; one line that names it.
+
         """
+        if obs.ndim < 2 or obs.shape[2:] != self.config.obs_shape:
+            expected = ", ".join(map(str, ("time", "batch", *self.config.obs_shape)))
+            raise ValueError(f"obs: got shape {obs.shape}, expected ({expected})")
         encoded = self._encode(params, obs.reshape(-1, *obs.shape[2:])).reshape(*obs.shape[:2], -1)
         actor_state, critic_state = self._split(state)
         actor_state, memorised = self.memory.apply(params["memory"], actor_state, encoded, episode_starts)

@@ -213,6 +213,7 @@ class S5(Memory):
         self, params: Params, state: State, x: Array, episode_starts: Array | None
     ) -> tuple[State, Array]:
         """Run over a sequence; ``episode_starts`` None means that none starts. See ``Memory.apply``."""
+        self.check_sequence(params, state, x, episode_starts)
         return self.apply_prepared(self.prepare(params), state, x, episode_starts)
 
     def apply_prepared(

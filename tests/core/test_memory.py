@@ -404,3 +404,31 @@ def test_sizes_that_numpy_counted_are_taken() -> None:
     memory = make_memory("s5", d_model=np.int64(8), d_state=np.int32(8))
     assert memory == make_memory("s5", d_model=8, d_state=8)
     assert json.dumps(memory.config)
+
+
+BAD_SEQUENCES = [
+    ("x", ValueError, {"x": inputs()[:, 0]}),
+    ("x", ValueError, {"x": inputs()[..., 1:]}),
+    ("x", TypeError, {"x": inputs().astype(np.int32)}),
+    ("episode_starts", TypeError, {"starts": no_starts().astype(np.float32)}),
+    ("episode_starts", ValueError, {"starts": no_starts().T}),
+]
+
+
+@every_memory
+@pytest.mark.parametrize(("named", "error", "changed"), BAD_SEQUENCES)
+def test_a_sequence_that_does_not_fit_is_named(
+    name: str, named: str, error: type[Exception], changed: dict[str, Any]
+) -> None:
+    memory = small(name)
+    given = {"x": inputs(), "starts": no_starts()} | changed
+    with pytest.raises(error, match=rf"^{named}: got .*, expected [^\n]*$"):
+        memory.apply(params_of(memory), memory.initial_state(BATCH), given["x"], given["starts"])
+
+
+@recurrent
+@pytest.mark.parametrize("state_of", [lambda m: m.initial_state(BATCH + 1), lambda m: [m.initial_state(BATCH)]])
+def test_a_state_of_another_batch_or_kind_is_named(name: str, state_of: Any) -> None:
+    memory = small(name)
+    with pytest.raises(ValueError, match=r"^state: got [^\n]*, expected [^\n]*$"):
+        memory.apply(params_of(memory), state_of(memory), inputs(), no_starts())

@@ -76,6 +76,7 @@ class Attention(Memory):
 
     def apply(self, params: Params, state: Cache, x: Array, episode_starts: Array) -> tuple[Cache, Array]:
         """Run over a sequence; memory and time grow with T (T + context). See ``Memory.apply``."""
+        self.check_sequence(params, state, x, episode_starts)
         x = jnp.swapaxes(project(params, x), 0, 1)
         episode, mask = self._mask(state.length[:, 0], jnp.swapaxes(episode_starts, 0, 1))
         kept = self.context - 1

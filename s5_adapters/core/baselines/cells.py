@@ -35,6 +35,7 @@ class StackedCells(Memory):
 
     def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
         """Run over a sequence, layer by layer. See ``Memory.apply``."""
+        self.check_sequence(params, state, x, episode_starts)
         x = project(params, x)
         finals = []
         for i in range(self.n_layers):

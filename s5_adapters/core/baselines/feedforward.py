@@ -33,11 +33,12 @@ class Feedforward(Memory):
 
     def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
         """Run over a sequence. See ``Memory.apply``."""
-        x = project(params, x)
-        for kernel, bias in zip(params["kernel"], params["bias"], strict=True):
-            x = nn.leaky_relu(x @ kernel + bias)
-        return (), x
+        self.check_sequence(params, state, x, episode_starts)
+        return self.step(params, state, x, episode_starts)
 
     def step(self, prepared: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
-        """Run over one step. See ``Memory.step``."""
-        return self.apply(prepared, state, x, episode_starts)
+        """Run over one step, or over many at once: each is for itself. See ``Memory.step``."""
+        x = project(prepared, x)
+        for kernel, bias in zip(prepared["kernel"], prepared["bias"], strict=True):
+            x = nn.leaky_relu(x @ kernel + bias)
+        return (), x
