@@ -40,7 +40,7 @@ def plan_segments(n_steps: int, batch_size: int) -> int:
     """
     shortest = min(n_steps, max(SHORTEST, min(batch_size, 2 * SHORTEST)))
     plans = []
-    most = -(-n_steps // shortest)
+    most = max(1, n_steps // shortest)
     for m in range(min(most, -(-n_steps // batch_size)), most + 1):
         length = -(-n_steps // m)
         padding = 1 - n_steps / (length * -(-n_steps // length))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
@@ -130,6 +130,8 @@ def test_plans_that_divide_are_exact(n_steps: int, batch_size: int, length: int)
 
 
 @given(n_steps=st.integers(1, 3000), batch_size=st.integers(1, 5000))
+@example(n_steps=9, batch_size=1)
+@example(n_steps=15, batch_size=14)
 def test_plans_are_never_degenerate_and_near_the_batch_size(n_steps: int, batch_size: int) -> None:
     length = plan_segments(n_steps, batch_size)
     assert min(n_steps, SHORTEST) <= length <= n_steps
