@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import gymnasium as gym
 import torch
@@ -28,8 +29,8 @@ def cartpole_without_velocities() -> gym.Env:
     return gym.wrappers.TransformObservation(env, lambda obs: obs[[0, 2]], space)
 
 
-def train(policy: str, steps: int, seed: int) -> tuple[float, float]:
-    """Train and evaluate.
+def train(policy: str, steps: int, seed: int, **policy_kwargs: Any) -> tuple[float, float]:
+    """Train and evaluate, with more of the policy's arguments where they are given.
 
     Returns:
         the mean return of 20 episodes (500 is the most), and the seconds that training took.
@@ -50,6 +51,7 @@ def train(policy: str, steps: int, seed: int) -> tuple[float, float]:
             "n_lstm_layers": 1,
             "net_arch": {"pi": [], "vf": [64]},
             "ortho_init": False,
+            **policy_kwargs,
         },
     )
     began = time.perf_counter()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import torch
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -20,14 +21,14 @@ from stable_baselines3.common.vec_env import VecMonitor
 from s5_adapters.sb3 import JaxVecEnv, S5RecurrentPPO
 
 
-def train(policy: str, memory: str, steps: int, seed: int) -> tuple[float, float]:
-    """Train and evaluate.
+def train(policy: str, steps: int, seed: int, **policy_kwargs: Any) -> tuple[float, float]:
+    """Train and evaluate, with more of the policy's arguments where they are given.
 
     Returns:
         the mean return of 100 episodes (1.0 is the most), and the seconds that training took.
     """
     env = VecMonitor(JaxVecEnv("RepeatPreviousEasy", num_envs=32, seed=seed))
-    own = {"memory": memory, "n_layers": 2} if policy == "S5Policy" else {"n_lstm_layers": 1}
+    layers = 2 if policy == "S5Policy" else 1
     model = S5RecurrentPPO(
         policy,
         env,
@@ -38,7 +39,7 @@ def train(policy: str, memory: str, steps: int, seed: int) -> tuple[float, float
         gamma=0.9,
         ent_coef=0.01,
         seed=seed,
-        policy_kwargs={"lstm_hidden_size": 64, "net_arch": [64], **own},
+        policy_kwargs={"lstm_hidden_size": 64, "n_lstm_layers": layers, "net_arch": [64], **policy_kwargs},
     )
     began = time.perf_counter()
     model.learn(steps)
@@ -58,8 +59,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)  # JAX and torch would fight for the cores
-    score, seconds = train(options.policy, options.memory, options.steps, options.seed)
-    name = options.policy if options.policy != "S5Policy" else f"S5Policy with {options.memory}"
+    own = {"memory": options.memory} if options.policy == "S5Policy" else {}
+    score, seconds = train(options.policy, options.steps, options.seed, **own)
+    name = f"S5Policy with {options.memory}" if own else options.policy
     print(f"{name}: mean return {score:.2f} of 1.00 after {options.steps} steps in {seconds:.0f} s")
 
 

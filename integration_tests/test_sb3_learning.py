@@ -84,7 +84,7 @@ def test_cartpole_without_velocities_as_sb3_contrib_tests_it() -> None:
 @pytest.mark.slow
 def test_the_repeat_previous_example_reaches_nine_tenths() -> None:
     train = example("sb3_repeat_previous").train
-    scores = {policy: train(policy, "s5", 500_000, seed=0)[0] for policy in ("S5Policy", "MlpLstmPolicy")}
+    scores = {policy: train(policy, 500_000, seed=0)[0] for policy in ("S5Policy", "MlpLstmPolicy")}
     print(scores)
     assert scores["S5Policy"] >= 0.9, scores
 
