@@ -22,8 +22,6 @@ torch.set_num_threads(1)
 # Ray's workers cannot import this file: its functions travel to them whole.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
-NETWORK = {"d_model": 64, "d_state": 64, "n_layers": 1, "encoder": [64], "actor_torso": [64]}
-NETWORK["critic_torso"] = [64]
 TINY = {"d_model": 8, "d_state": 8, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
 
 # Ray forks before it executes its own programs, where nothing of JAX is used; and it leaves files and

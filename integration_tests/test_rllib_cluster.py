@@ -11,11 +11,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from _rllib import local_ray, logits_of, process_of, quiet_ray, remote_runners, runner_logits, tiny_config
+from _rllib import (
+    TINY,
+    local_ray,
+    logits_of,
+    process_of,
+    quiet_ray,
+    remote_runners,
+    runner_logits,
+    tiny_config,
+)
 from ray import tune
+from ray.rllib.algorithms.appo import APPOConfig
+from ray.rllib.algorithms.impala import IMPALAConfig
 from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
-# Each starts a Ray cluster of its own, and they take minutes together.
+from s5_adapters.rllib import S5RLModule, register_envs
+
+# They start processes for runners and learners, and take minutes together.
 pytestmark = [*quiet_ray, pytest.mark.slow]
 
 
@@ -98,6 +112,34 @@ def test_a_checkpoint_of_no_runners_restores_with_two_and_acts_identically(tmp_p
     example = Path(__file__).parents[1] / "examples" / "rllib_act_outside_ray.py"
     ran = subprocess.run([sys.executable, example, tmp_path], capture_output=True, text=True, check=True)
     assert "return" in ran.stdout
+
+
+@pytest.mark.usefixtures("_ray")
+@pytest.mark.parametrize("algorithm", [APPOConfig, IMPALAConfig])
+def test_asynchronous_algorithms_take_the_stateful_module(algorithm: type[IMPALAConfig]) -> None:
+    register_envs()
+    config = (
+        algorithm()
+        .environment("RepeatPreviousEasy")
+        .env_runners(
+            num_env_runners=1, num_envs_per_env_runner=4, gym_env_vectorize_mode="vector_entry_point"
+        )
+        .rl_module(
+            rl_module_spec=RLModuleSpec(module_class=S5RLModule, model_config=TINY | {"max_seq_len": 16})
+        )
+        .training(train_batch_size_per_learner=256)
+        .debugging(seed=0)
+    )
+    algo = config.build_algo()
+    try:
+        before = logits_of(algo.get_module())
+        for _ in range(3):
+            result = algo.train()
+        assert result["env_runners"]["num_env_steps_sampled_lifetime"] > 0
+        assert not np.array_equal(logits_of(algo.get_module()), before)
+        assert np.isfinite(result["learners"][DEFAULT_MODULE_ID]["total_loss"])
+    finally:
+        algo.stop()
 
 
 @pytest.mark.filterwarnings("ignore")  # Tune imports every algorithm of RLlib's, some of which warn.

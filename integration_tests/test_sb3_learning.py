@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
 import pytest
 import torch as th
+from _examples import example
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -18,16 +16,6 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 from s5_adapters.sb3 import JaxVecEnv, S5RecurrentPPO
 
 th.set_num_threads(1)
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-def example(name: str) -> ModuleType:
-    """An example script as a module."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def name_the_previous_card(memory: str) -> float:

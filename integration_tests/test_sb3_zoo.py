@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from sb3_contrib import RecurrentPPO
 
-pytest.importorskip("rl_zoo3", reason="rl-baselines3-zoo is not installed (pip install rl_zoo3)")
+from s5_adapters.sb3 import S5Policy
 
 
 @pytest.mark.parametrize("env_id", ["CartPoleNoVel-v1", "s5_envs/RepeatPreviousEasy-v0"])
@@ -26,9 +27,4 @@ def test_the_zoo_trains_with_the_policys_name_replaced(env_id: str, tmp_path: Pa
     done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     (saved,) = tmp_path.glob("ppo_lstm/*/*.zip")
-
-    from sb3_contrib import RecurrentPPO
-
-    from s5_adapters.sb3 import S5Policy
-
     assert isinstance(RecurrentPPO.load(saved, device="cpu").policy, S5Policy)

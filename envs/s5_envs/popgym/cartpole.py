@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
 
 from s5_envs import spaces
-from s5_envs.base import Environment, EnvParams, EnvState
-from s5_envs.draws import normal, uniform
+from s5_envs.base import EnvParams
+from s5_envs.draws import uniform
+from s5_envs.popgym.physics import Physics, State
 
 GRAVITY = 9.8  # m/s^2
 CART_MASS, POLE_MASS = 1.0, 0.1  # kg
@@ -23,14 +23,6 @@ X_LIMIT = 2.4  # m
 ANGLE_LIMIT = 12 * 2 * math.pi / 360  # rad
 START_RANGE = 0.05  # every component begins in [-0.05, 0.05)
 POSITION_HIGH = np.array([2 * X_LIMIT, 2 * ANGLE_LIMIT], np.float32)  # bounds of a shown position
-
-
-@struct.dataclass
-class State(EnvState):
-    """A CartPole between two steps."""
-
-    physics: jax.Array  # (4,) float32: x [m], velocity [m/s], angle from upright [rad], its velocity [rad/s]
-    noise: jax.Array  # (2,) float32, added to what is shown; zeros without noise
 
 
 def euler_step(physics: jax.Array, action: jax.Array) -> jax.Array:
@@ -50,62 +42,29 @@ def euler_step(physics: jax.Array, action: jax.Array) -> jax.Array:
 
 
 @dataclass(frozen=True)
-class CartPole(Environment):
+class CartPole(Physics):
     """The base of the three CartPole families, which differ in what they show.
 
     Action: ``Discrete(2)``, push left or right. Reward: 1 / max_episode_length at every step, the failing one
     included. The episode terminates when the cart leaves [-2.4, 2.4] m or the pole leans more than 12
     degrees, and is truncated after max_episode_length steps; both can come at once.
 
+    Physics: (4,) float32: x [m], velocity [m/s], angle from upright [rad], its velocity [rad/s].
+
     Args:
         max_episode_length: the time limit in steps.
     """
 
-    max_episode_length: int = 200
-
-    draw_words = 0
-    noise_sigma = 0.0
-
-    def __post_init__(self) -> None:
-        """Check the configuration."""
-        if not isinstance(self.max_episode_length, int) or self.max_episode_length < 1:
-            raise ValueError(
-                f"{self.name}: max_episode_length must be a positive integer, got {self.max_episode_length!r}"
-            )
-        if not self.noise_sigma >= 0:
-            raise ValueError(f"{self.name}: noise_sigma must not be negative, got {self.noise_sigma!r}")
-
-    @property
-    def episode_length(self) -> int:
-        """The time limit."""
-        return self.max_episode_length
+    physics_words = 4
 
     @property
     def reward_range(self) -> tuple[float, float]:
         """The same at every step."""
         return 1.0 / self.max_episode_length, 1.0 / self.max_episode_length
 
-    @property
-    def deal_words(self) -> int:
-        """Four for the physics, and the first observation's noise."""
-        return 4 + self.draw_words
-
-    def deal(self, words: jax.Array, params: EnvParams) -> tuple[jax.Array, jax.Array]:
-        """Draw the initial physics, ``(4,)`` float32, and the first observation's noise, ``(2,)`` float32."""
-        physics = START_RANGE * (2.0 * uniform(words[:4]) - 1.0)
-        return physics, self._noise(words[4:])
-
-    def _noise(self, words: jax.Array) -> jax.Array:
-        return self.noise_sigma * normal(words) if self.draw_words else jnp.zeros((2,), jnp.float32)
-
-    def start(self, hidden: tuple[jax.Array, jax.Array], params: EnvParams) -> State:
-        """Begin with the physics and the noise in ``hidden``."""
-        physics, noise = hidden
-        return State(time=jnp.int32(0), physics=physics, noise=noise)
-
-    def draw(self, words: jax.Array, state: State, params: EnvParams) -> jax.Array:
-        """Draw the noise of the next observation, ``(2,)`` float32."""
-        return self._noise(words)
+    def initial_physics(self, words: jax.Array) -> jax.Array:
+        """Return ``(4,)`` float32, every component near 0."""
+        return START_RANGE * (2.0 * uniform(words) - 1.0)
 
     def transition(
         self, state: State, action: jax.Array, draw: jax.Array, params: EnvParams
