@@ -129,3 +129,22 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
     lines = [line(row) for row in cells]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def available_bytes() -> int:
+    """Memory that a program may still take, as the system estimates it; a terabyte where it says nothing."""
+    meminfo = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.M) if meminfo.exists() else None
+    return 1024 * int(found.group(1)) if found else 2**40
+
+
+def verdict(missed: Sequence[str]) -> int:
+    """Print what is below its target and return the exit code: 1 if anything is."""
+    print("\n" + ("\n".join(f"below target: {line}" for line in missed) or "every target is met"))
+    return 1 if missed else 0
+
+
+def announce(info: Mapping[str, Any]) -> None:
+    """Say which machine the figures below come from."""
+    load = info["load_average_at_start"]
+    print(f"{info['device']}, {info['cores']} cores, jax {info['jax']}, load {load}\n", flush=True)

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import compile_cost, interleaved_medians, machine, table, write_json
+from _published import published_scan
 
 import s5_adapters.core
 from s5_adapters.core import linear_recurrence
@@ -34,32 +35,6 @@ BATCHES = (8, 64)
 STATE = 128
 PUBLISHED = "published"
 TABLE = Path(s5_adapters.core.__file__).parent / "scan_table.json"
-
-Element = tuple[jax.Array, jax.Array, jax.Array]
-
-
-def published_operator(first: Element, second: Element) -> Element:
-    """Compose two stretches of a recurrence with resets: a reset in `second` makes it forget `first`."""
-    decay_i, input_i, reset_i = first
-    decay_j, input_j, reset_j = second
-    keep = 1 - reset_j
-    return (
-        decay_j * decay_i * keep + decay_j * reset_j,
-        (decay_j * input_i + input_j) * keep + input_j * reset_j,
-        reset_i * keep + reset_j,
-    )
-
-
-def published_scan(decay: jax.Array, inputs: jax.Array, starts: jax.Array, initial: jax.Array) -> jax.Array:
-    """The recurrence as the paper's program runs it: inputs (T, B, P) complex64 -> states (T, B, P)."""
-
-    def one(inputs: jax.Array, starts: jax.Array, initial: jax.Array) -> jax.Array:
-        decays = jnp.concatenate([jnp.ones_like(decay)[None], decay * jnp.ones_like(inputs)])
-        resets = jnp.concatenate([jnp.zeros(1, bool), starts]).astype(jnp.float32)[:, None]
-        elements = (decays, jnp.concatenate([initial[None], inputs]), resets)
-        return jax.lax.associative_scan(published_operator, elements)[1][1:]
-
-    return jax.vmap(one, in_axes=(1, 1, 0), out_axes=1)(inputs, starts, initial)
 
 
 def problem(length: int, batch: int, state: int = STATE) -> tuple[jax.Array, ...]:

@@ -13,8 +13,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from s5_adapters.core.platform import default_platform
+from s5_adapters.core.scan import STATES
 
 REMATS: Final = ("none", "dots", "full")
+PRODUCTS: Final = "products"
+"""What ``checkpoint_name`` calls the matrix products that ``remat="dots"`` stores, beside the states."""
 DEFAULT_ROWS: Final = {"cpu": 1024}
 """Rows a chunk by platform, where a benchmark found chunks to pay; 0, the whole sequence, elsewhere."""
 
@@ -44,22 +47,22 @@ def run_in_chunks(
     if rows is None:
         rows = DEFAULT_ROWS.get(default_platform(), 0)
     steps = max(1, rows // max(batch, 1)) if rows else length
-    body = _rematerialised(body, remat)
     if steps >= length:
-        return body(carry, sequences)
+        return _rematerialised(body, remat)(carry, sequences)
     count = length // steps
     whole = count * steps
     chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(count, steps, *leaf.shape[1:]), sequences)
-    carry, outputs = lax.scan(body, carry, chunks)
+    # In a loop nothing can be merged with the forward pass, so no barrier has to prevent it.
+    carry, outputs = lax.scan(_rematerialised(body, remat, prevent_cse=False), carry, chunks)
     outputs = outputs.reshape(whole, *outputs.shape[2:])
     if whole == length:
         return carry, outputs
-    carry, rest = body(carry, jax.tree.map(lambda leaf: leaf[whole:], sequences))
+    carry, rest = _rematerialised(body, remat)(carry, jax.tree.map(lambda leaf: leaf[whole:], sequences))
     return carry, jnp.concatenate([outputs, rest])
 
 
-def _rematerialised(body: Body[Carry], remat: str) -> Body[Carry]:
+def _rematerialised(body: Body[Carry], remat: str, *, prevent_cse: bool = True) -> Body[Carry]:
     if remat == "none":
         return body
-    policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
-    return jax.checkpoint(body, policy=policy)
+    policy = jax.checkpoint_policies.save_only_these_names(STATES, PRODUCTS) if remat == "dots" else None
+    return jax.checkpoint(body, policy=policy, prevent_cse=prevent_cse)

@@ -123,11 +123,29 @@ def select(drop: Array | None, x: Array) -> Array:
     return jnp.where(drop[..., None, None], jnp.zeros((), x.dtype), x)
 
 
+ProductSums = tuple[Array, Array]
+"""Sums of ``conj(x) * y`` on their way: of ``x * y``, and of ``x`` times ``y``, its components swapped."""
+
+
+def add_conjugate_product(sums: ProductSums, x: Array, y: Array) -> ProductSums:
+    """Add ``conj(x) * y``, lane by lane; ``total_conjugate_product`` finishes."""
+    same, crossed = sums
+    if x.shape[-2] == 1:
+        return same + x * y, crossed
+    return same + x * y, crossed + x * y[..., ::-1, :]
+
+
+def total_conjugate_product(sums: ProductSums) -> Array:
+    """Sum over all axes but the components, ``(..., c, P) -> (c, P)``."""
+    same, crossed = sums
+    axes = tuple(range(same.ndim - 2))
+    real = jnp.sum(same, axis=(*axes, -2))
+    if same.shape[-2] == 1:
+        return real[None]
+    cross = jnp.sum(crossed, axis=axes)
+    return jnp.stack([real, cross[0] - cross[1]])
+
+
 def multiply_conjugate_sum(x: Array, y: Array) -> Array:
     """Sum ``conj(x) * y`` over all axes but the components, ``(..., c, P) -> (c, P)``."""
-    axes = tuple(range(x.ndim - 2))
-    real = jnp.sum(x * y, axis=(*axes, -2))
-    if x.shape[-2] == 1:
-        return real[None]
-    cross = jnp.sum(x * y[..., ::-1, :], axis=axes)
-    return jnp.stack([real, cross[0] - cross[1]])
+    return total_conjugate_product((x * y, x * y[..., ::-1, :]))

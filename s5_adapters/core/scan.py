@@ -12,14 +12,17 @@ from typing import Final
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike
 
 from s5_adapters.core import planar
 from s5_adapters.core.checks import nearest_names
-from s5_adapters.core.scan_methods import METHODS
+from s5_adapters.core.scan_methods import ADJOINTS, METHODS, following
 from s5_adapters.core.scan_table import measured_method
 
 AUTO: Final = "auto"
+STATES: Final = "states"
+"""What the states are called where something decides what a backward pass finds stored."""
 
 
 def linear_recurrence(
@@ -140,7 +143,7 @@ _Residuals = tuple[Array, Array | None, Array, Array]
 def _scan_forward(
     method: str, reverse: bool, decay: Array, inputs: Array, starts: Array | None, initial: Array
 ) -> tuple[Array, _Residuals]:
-    states = _scan(method, reverse, decay, inputs, starts, initial)
+    states = checkpoint_name(_scan(method, reverse, decay, inputs, starts, initial), STATES)
     return states, (decay, starts, states, initial)
 
 
@@ -155,7 +158,17 @@ def _scan_backward(
     turns them into JAX's convention.
     """
     decay, starts, states, initial = residuals
-    backwards = None if starts is None else _following(starts, reverse)
+    if method in ADJOINTS:
+        if reverse:
+            cotangent, states = _flip(cotangent), _flip(states)
+            starts = None if starts is None else _flip(starts)
+        decay_gradient, adjoint, initial_gradient = ADJOINTS[method](
+            decay, cotangent, starts, states, initial
+        )
+        return decay_gradient, _flip(adjoint) if reverse else adjoint, None, initial_gradient
+    backwards = starts
+    if starts is not None:
+        backwards = _flip(following(_flip(starts))) if reverse else following(starts)
     adjoint = _scan(
         method, not reverse, planar.conjugate(decay), cotangent, backwards, jnp.zeros_like(initial)
     )
@@ -175,12 +188,6 @@ _scan.defvjp(_scan_forward, _scan_backward)
 
 def _flip(x: Array) -> Array:
     return jnp.flip(x, axis=0)
-
-
-def _following(starts: Array, reverse: bool) -> Array:
-    """Return whether the step after each one, in the recurrence's own direction, dropped its state."""
-    drop = jnp.ones_like(starts[:1])
-    return jnp.concatenate([drop, starts[:-1]]) if reverse else jnp.concatenate([starts[1:], drop])
 
 
 def _floating(name: str, value: ArrayLike) -> Array:

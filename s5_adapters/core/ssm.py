@@ -16,12 +16,14 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 
 from s5_adapters.core import planar
 from s5_adapters.core.checks import boolean, integer, one_of, positive
-from s5_adapters.core.chunks import REMATS, run_in_chunks
+from s5_adapters.core.chunks import PRODUCTS, REMATS, run_in_chunks
+from s5_adapters.core.layer import PreparedLayer, layer_sequence, layer_step
 from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
-from s5_adapters.core.scan import AUTO, resettable_scan
+from s5_adapters.core.scan import AUTO
 from s5_adapters.core.scan_methods import METHODS
 
 DISCRETIZATIONS: Final = ("zoh", "bilinear")
@@ -65,8 +67,9 @@ class S5(Memory):
         chunk_rows: how many rows (time x batch) the whole stack processes at a time, so that nothing between
             its layers leaves the processor's cache; 0 for the whole sequence at once. None: what suits the
             platform (see ``chunks``).
-        remat: what the backward pass finds stored: ``"none"`` recomputes nothing, ``"dots"`` stores matrix
-            products and recomputes the rest, ``"full"`` stores one state a chunk and recomputes every chunk.
+        remat: what the backward pass finds stored: ``"none"`` recomputes nothing, ``"dots"`` stores states
+            and matrix products and recomputes what is pointwise, ``"full"`` stores one state a chunk and
+            recomputes every chunk.
 
     """
 
@@ -180,7 +183,7 @@ class S5(Memory):
         ]
         return PreparedStack(projection=projection, layers=tuple(layers))
 
-    def _prepare_layer(self, params: Params) -> "PreparedLayer":
+    def _prepare_layer(self, params: Params) -> PreparedLayer:
         decay, gain = self.discretize(params["lambda_re"], params["lambda_im"], params["log_dt"])
         b = planar.multiply(gain, params["B"])
         c = params["C"]
@@ -233,16 +236,13 @@ class S5(Memory):
         self, prepared: "PreparedStack", carried: list[Array], x: Array, episode_starts: Array | None
     ) -> tuple[list[Array], Array]:
         """Run the whole stack over one chunk of time."""
-        length, batch = x.shape[:2]
         x = project(prepared.projection, x)
         finals = []
         for layer, initial in zip(prepared.layers, carried, strict=True):
             u = self._before(layer, x)
-            inputs = (u @ layer.into_state).reshape(length, batch, 2, self.lanes)
-            states = resettable_scan(layer.decay, inputs, episode_starts, initial, method=self.method)
-            y = states.reshape(length, batch, 2 * self.lanes) @ layer.out_of_state
-            x = self._after(layer, x, y + layer.feedthrough * u)
-            finals.append(states[-1])
+            final, y = layer_sequence(layer, initial, u, episode_starts, method=self.method)
+            x = self._after(layer, x, y)
+            finals.append(final)
         return finals, x
 
     def step(
@@ -253,17 +253,15 @@ class S5(Memory):
         finals = []
         for layer, carried in zip(prepared.layers, planar_state(state), strict=True):
             u = self._before(layer, x)
-            arrived = planar.select(episode_starts, planar.multiply(layer.decay, carried))
-            new = arrived + (u @ layer.into_state).reshape(carried.shape)
-            y = new.reshape(len(u), 2 * self.lanes) @ layer.out_of_state
-            x = self._after(layer, x, y + layer.feedthrough * u)
-            finals.append(new)
+            final, y = layer_step(layer, carried, u, episode_starts)
+            x = self._after(layer, x, y)
+            finals.append(final)
         return paired_state(finals), x
 
-    def _before(self, layer: "PreparedLayer", x: Array) -> Array:
+    def _before(self, layer: PreparedLayer, x: Array) -> Array:
         return layer_norm(layer.rest, x) if self.norm == "pre" else x
 
-    def _after(self, layer: "PreparedLayer", skip: Array, y: Array) -> Array:
+    def _after(self, layer: PreparedLayer, skip: Array, y: Array) -> Array:
         if self.gtrxl_norm:
             y = layer_norm(layer.rest, y)
         x = skip + self._activate(layer.rest, y)
@@ -273,32 +271,12 @@ class S5(Memory):
         hidden = nn.gelu(y)
         if self.activation == "gelu":
             return hidden
-        gates = hidden @ params["gate_kernel"] + params["gate_bias"]
+        gates = checkpoint_name(hidden @ params["gate_kernel"] + params["gate_bias"], PRODUCTS)
         if self.activation == "full_glu":
             hidden, gates = jnp.split(gates, 2, axis=-1)
         elif self.activation == "half_glu2":
             hidden = y
         return hidden * jax.nn.sigmoid(gates)
-
-
-@struct.dataclass
-class PreparedLayer:
-    """One layer, discretised, its matrices packed into real ones.
-
-    Attributes:
-        decay: ``(2, P)``.
-        into_state: ``(H, 2P)``.
-        out_of_state: ``(2P, H)``.
-        feedthrough: ``(H,)``.
-        rest: the parameters after the state space model, as they are.
-
-    """
-
-    decay: Array
-    into_state: Array
-    out_of_state: Array
-    feedthrough: Array
-    rest: dict[str, Array]
 
 
 @struct.dataclass

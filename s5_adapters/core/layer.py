@@ -1,0 +1,85 @@
+"""One state space layer with real matrices: into the state, through time, out of it.
+
+The two matrix products are one real product each over (time x batch) rows, and only the diagonal recurrence
+walks through time (Smith et al. 2023, arXiv 2208.04933, eq. 2, with resets as in Lu et al. 2023, arXiv
+2303.03982).
+"""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.ad_checkpoint import checkpoint_name
+
+from s5_adapters.core import planar
+from s5_adapters.core.chunks import PRODUCTS, run_in_chunks
+from s5_adapters.core.scan import AUTO, resettable_scan
+
+
+@struct.dataclass
+class PreparedLayer:
+    """One layer, discretised, its matrices packed into real ones.
+
+    Attributes:
+        decay: ``(2, P)``.
+        into_state: ``(H, 2P)``.
+        out_of_state: ``(2P, H)``.
+        feedthrough: ``(H,)``.
+        rest: the parameters after the state space model, as they are.
+
+    """
+
+    decay: Array
+    into_state: Array
+    out_of_state: Array
+    feedthrough: Array
+    rest: dict[str, Array]
+
+
+def layer_sequence(
+    layer: PreparedLayer, initial: Array, u: Array, episode_starts: Array | None, *, method: str = AUTO
+) -> tuple[Array, Array]:
+    """Run one state space layer over a sequence.
+
+    Args:
+        layer: the layer.
+        initial: ``(B, 2, P)``, what the first step carries in.
+        u: ``(T, B, H)``.
+        episode_starts: ``(T, B)`` bool, or None for no resets.
+        method: the scan's method, see ``linear_recurrence``.
+
+    Returns:
+        The state after the last step ``(B, 2, P)``, and the outputs ``(T, B, H)``.
+
+    """
+    length, batch = u.shape[:2]
+    inputs = (u @ layer.into_state).reshape(length, *initial.shape)
+    states = resettable_scan(layer.decay, inputs, episode_starts, initial, method=method)
+    products = states.reshape(length, batch, -1) @ layer.out_of_state
+    return states[-1], checkpoint_name(products + layer.feedthrough * u, PRODUCTS)
+
+
+def layer_in_chunks(
+    layer: PreparedLayer,
+    initial: Array,
+    u: Array,
+    episode_starts: Array | None,
+    *,
+    method: str = AUTO,
+    rows: int | None = None,
+    remat: str = "none",
+) -> tuple[Array, Array]:
+    """``layer_sequence`` in chunks of time that fit the cache, see ``chunks`` for ``rows`` and ``remat``."""
+
+    def run(carried: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
+        return layer_sequence(layer, carried, *now, method=method)
+
+    return run_in_chunks(run, initial, (u, episode_starts), rows=rows, remat=remat)
+
+
+def layer_step(layer: PreparedLayer, state: Array, u: Array, episode_starts: Array) -> tuple[Array, Array]:
+    """Run one step: ``state (B, 2, P)``, ``u (B, H)``, ``episode_starts (B,)`` to the next state and y."""
+    arrived = planar.select(episode_starts, planar.multiply(layer.decay, state))
+    new: Any = arrived + (u @ layer.into_state).reshape(state.shape)
+    return new, jnp.asarray(new.reshape(len(u), -1) @ layer.out_of_state + layer.feedthrough * u)
