@@ -49,6 +49,8 @@ class ObservationStatistics:
         variance: float32, ``obs_shape``.
         epsilon: added to the variance.
         clip: bound of the normalised observation.
+        samples: how many observations they rest on, which is the weight they have where a training that
+            keeps such statistics goes on from them.
 
     """
 
@@ -56,6 +58,7 @@ class ObservationStatistics:
     variance: np.ndarray[Any, Any]
     epsilon: float = 1e-8
     clip: float = 10.0
+    samples: float = 10_000.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +76,7 @@ class Policy:
     """
 
     config: ActorCriticConfig
-    params: Params
+    params: Params = field(repr=False)
     obs_statistics: ObservationStatistics | None = None
     env_id: str | None = None
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -180,7 +183,9 @@ def save_policy(path: str | os.PathLike[str], policy: Policy) -> None:
     if statistics is not None:
         tensors["observations/mean"] = np.asarray(statistics.mean, np.float32)
         tensors["observations/variance"] = np.asarray(statistics.variance, np.float32)
-        document["observation_statistics"] = {"epsilon": statistics.epsilon, "clip": statistics.clip}
+        document["observation_statistics"] = {
+            name: float(getattr(statistics, name)) for name in ("epsilon", "clip", "samples")
+        }
     problem = _mismatch(tensors, _expected(policy.config, statistics is not None))
     if problem:
         raise ValueError(f"policy: {problem}")
@@ -188,7 +193,7 @@ def save_policy(path: str | os.PathLike[str], policy: Policy) -> None:
     metadata = {"policy": _canonical(document), "sha256": ""}
     header, body = _split(safetensors.numpy.save(tensors, metadata))
     metadata["sha256"] = _digest(header, body)
-    _write_whole(Path(path), safetensors.numpy.save(tensors, metadata))
+    write_whole(path, safetensors.numpy.save(tensors, metadata))
 
 
 def load_policy(path: str | os.PathLike[str]) -> Policy:
@@ -204,6 +209,48 @@ def load_policy(path: str | os.PathLike[str]) -> Policy:
         return _parse(content)
     except PolicyFileError as error:
         raise PolicyFileError(f"{os.fspath(path)}: {error}") from None
+
+
+def as_policy(weights: Policy | str | os.PathLike[str]) -> Policy:
+    """Return what a ``weights`` argument means: the policy itself, or the one in the file of that name.
+
+    Raises:
+        ValueError: the file cannot be read, or holds no policy; one line that names it.
+
+    """
+    if isinstance(weights, Policy):
+        return weights
+    if not isinstance(weights, str | os.PathLike):
+        raise ValueError(f"weights: got {weights!r}, expected a policy or the name of its file")
+    try:
+        return load_policy(weights)
+    except OSError as error:
+        raise ValueError(f"weights: {os.fspath(weights)}: {error.strerror or error}") from None
+
+
+def require_same_network(found: ActorCriticConfig, wanted: ActorCriticConfig) -> None:
+    """Refuse weights of another network.
+
+    Args:
+        found: the weights' architecture.
+        wanted: the one that they are to be loaded into.
+
+    Raises:
+        ValueError: one line with the first thing that differs, both values, and what to do.
+
+    """
+    for name, have in _settings(found).items():
+        want = _settings(wanted).get(name)
+        if have != want:
+            raise ValueError(
+                f"weights: their network has {name} {have!r}, expected {want!r}; say nothing about the "
+                "network to take it from the weights, and use them where observations and actions are alike"
+            )
+
+
+def _settings(config: ActorCriticConfig) -> dict[str, Any]:
+    memory = {f"memory_config[{name!r}]": value for name, value in config.memory_config}
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name != "memory_config"} | memory
 
 
 def _parse(content: bytes) -> Policy:
@@ -292,11 +339,11 @@ def _statistics(
 ) -> ObservationStatistics | None:
     if document is None:
         return None
-    epsilon, clip = float(document["epsilon"]), float(document["clip"])
-    if not (0 <= epsilon < math.inf and clip > 0):
-        raise ValueError(f"observation statistics: got epsilon {epsilon} and clip {clip}")
+    epsilon, clip, samples = (float(document[name]) for name in ("epsilon", "clip", "samples"))
+    if not (0 <= epsilon < math.inf and clip > 0 and 0 < samples < math.inf):
+        raise ValueError(f"observation statistics: got epsilon {epsilon}, clip {clip} and {samples} samples")
     return ObservationStatistics(
-        tensors["observations/mean"], tensors["observations/variance"], epsilon, clip
+        tensors["observations/mean"], tensors["observations/variance"], epsilon, clip, samples
     )
 
 
@@ -337,7 +384,9 @@ def _unflatten(tensors: Mapping[str, np.ndarray[Any, Any]], shapes: Params) -> P
     return params
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
+    """Write a file under another name and rename it: it is there whole, or as it was before."""
+    path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 
 from s5_adapters.rllib._envs import check_autoreset, env_creator, env_names
+from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS
 from s5_adapters.rllib._module import S5RLModule
 
 __all__ = ["S5PPOConfig"]
@@ -27,8 +28,8 @@ class S5PPOConfig(PPOConfig):
     - `rl_module`: `S5RLModule`, with rows of 64 steps: `.rl_module(model_config={"d_model": 128})` suffices.
     - `environment`: an `s5_envs` id is registered when it is named, and stepped in one compiled call
       (`gym_env_vectorize_mode="vector_entry_point"`).
-    - `normalize_actions=False`: a Box's Gaussian is in the environment's units and clipped to its bounds, as
-      everywhere in this package, so that weights can move.
+    - `normalize_actions=False, clip_actions=True`: a Box's Gaussian is in the environment's units and clipped
+      to its bounds, as everywhere in this package, so that weights can move. The module warns otherwise.
     - `vf_clip_param=inf`: PPO's own 10 stops the critic from learning wherever returns are large.
     - `minibatch_size=1024`, `num_epochs=8`, `lr=3e-4`, `lambda_=0.95`, `grad_clip=0.5`, `use_kl_loss=False`,
       `clip_param=0.2`, `entropy_coeff=0.01`: fewer and larger minibatches than PPO's (128, 30), each of whole
@@ -44,7 +45,7 @@ class S5PPOConfig(PPOConfig):
         self.framework("torch")
         # Said outright, so that it survives `to_dict`, by which Tune hands it to a plain PPOConfig.
         self.rl_module(rl_module_spec=RLModuleSpec(), model_config={})
-        super().environment(normalize_actions=False, clip_actions=True)
+        self.environment(normalize_actions=False, clip_actions=True)
         self.env_runners(num_envs_per_env_runner=8)
         self.training(
             lr=3e-4,
@@ -69,7 +70,8 @@ class S5PPOConfig(PPOConfig):
         if isinstance(env, str) and env in env_names():
             register_env(env, env_creator(env_names()[env]))
             self.env_runners(gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT)
-        return super().environment(**({} if env is None else {"env": env}), **kwargs)
+        super().environment(**({} if env is None else {"env": env}), **kwargs)
+        return self._tell_module()
 
     def rl_module(
         self,
@@ -83,7 +85,8 @@ class S5PPOConfig(PPOConfig):
             model_config = {"max_seq_len": MAX_SEQ_LEN} | dict(model_config)
         if isinstance(rl_module_spec, RLModuleSpec) and rl_module_spec.module_class is None:
             rl_module_spec = replace(rl_module_spec, module_class=S5RLModule)
-        return super().rl_module(model_config=model_config, rl_module_spec=rl_module_spec, **kwargs)
+        super().rl_module(model_config=model_config, rl_module_spec=rl_module_spec, **kwargs)
+        return self._tell_module()
 
     def validate(self) -> None:
         """Check the settings.
@@ -111,6 +114,13 @@ class S5PPOConfig(PPOConfig):
         if isinstance(env, gym.vector.VectorEnv):
             check_autoreset(env)
         return super().build_env_to_module_connector(env=env, spaces=spaces, device=device)
+
+    def _tell_module(self) -> Self:
+        """Say in `model_config` what becomes of the module's actions."""
+        as_they_are = bool(self.clip_actions and not self.normalize_actions)
+        if isinstance(self._model_config, dict):
+            self._model_config = self._model_config | {ACTIONS_IN_ENV_UNITS: as_they_are}
+        return self
 
     def _max_seq_len(self) -> Any:
         spec = self._rl_module_spec

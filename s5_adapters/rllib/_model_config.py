@@ -12,10 +12,15 @@ import numpy as np
 from s5_adapters.core import ActionSpec, ActorCriticConfig, Box, Discrete, MultiDiscrete
 from s5_adapters.core.checks import integer, nearest_names
 from s5_adapters.core.memory import memory_class
+from s5_adapters.core.weights import Policy, as_policy, require_same_network
 
-__all__ = ["ModelConfig", "read_model_config"]
+__all__ = ["ACTIONS_IN_ENV_UNITS", "ModelConfig", "read_model_config"]
 
 _NETWORK = tuple(f.name for f in fields(ActorCriticConfig) if f.name not in ("obs_shape", "action"))
+ACTIONS_IN_ENV_UNITS = "actions_in_env_units"
+"""True where RLlib hands actions to the environment as the module gives them, clipped to the bounds. Only a
+config knows, so `S5PPOConfig` says it."""
+_OTHER_KEYS = ("max_seq_len", "weights", ACTIONS_IN_ENV_UNITS)
 _PUT_IN_BY_RLLIB = frozenset({"vf_share_layers"})
 """What PPO and APPO add to every `model_config`; `critic_memory` says it here."""
 
@@ -27,10 +32,12 @@ class ModelConfig:
     Attributes:
         network: the network's architecture.
         max_seq_len: steps in a row of a training batch; None where it was not given.
+        weights: the portable policy to start from, if one was given.
     """
 
     network: ActorCriticConfig
     max_seq_len: int | None
+    weights: Policy | None
 
 
 def read_model_config(
@@ -40,19 +47,23 @@ def read_model_config(
 
     Args:
         given: `memory`, `encoder`, ... as in `ActorCriticConfig`; the memory's own settings (`d_model`, ...)
-            beside them or under `memory_config`; `max_seq_len`.
+            beside them or under `memory_config`; `max_seq_len`; `weights`, a portable policy or its file,
+            which also sets everything of the network that is left out; `actions_in_env_units`.
         observation_space: a Box `(features,)`, or `(height, width, channels)` for images.
         action_space: Discrete, MultiDiscrete or a one-dimensional Box.
 
     Raises:
-        ValueError: an unknown key or a wrong value (with the nearest names), or another kind of space.
+        ValueError: an unknown key or a wrong value (with the nearest names), another kind of space, or
+            weights of another network or other spaces.
     """
-    memory = given.get("memory", ActorCriticConfig.memory)
+    weights = None if given.get("weights") is None else as_policy(given["weights"])
+    start = {} if weights is None else {name: getattr(weights.config, name) for name in _NETWORK}
+    memory = given.get("memory", start.get("memory", ActorCriticConfig.memory))
     own = [f.name for f in fields(memory_class(memory))]
     nested = given.get("memory_config", {})
     if not isinstance(nested, Mapping):
         raise ValueError(f"model_config['memory_config']: got {nested!r}, expected a mapping")
-    network: dict[str, Any] = {}
+    network: dict[str, Any] = {**start, "memory": memory}
     memory_config = dict(nested)
     for name, value in given.items():
         if name in own:
@@ -63,16 +74,22 @@ def read_model_config(
             memory_config[name] = value
         elif name in _NETWORK:
             network[name] = value
-        elif name != "max_seq_len" and name not in _PUT_IN_BY_RLLIB:
-            known = nearest_names(name, (*own, *_NETWORK, "max_seq_len"))
+        elif name not in _OTHER_KEYS and name not in _PUT_IN_BY_RLLIB:
+            known = nearest_names(name, (*own, *_NETWORK, *_OTHER_KEYS))
             raise ValueError(f"model_config: got {name!r}, expected some of {known}")
+    if weights is not None and memory == weights.config.memory:
+        memory_config = dict(weights.config.memory_config) | memory_config
     network["memory_config"] = memory_config
     max_seq_len = given.get("max_seq_len")
+    config = ActorCriticConfig(
+        obs_shape=_obs_shape(observation_space), action=_action_spec(action_space), **network
+    )
+    if weights is not None:
+        require_same_network(weights.config, config)
     return ModelConfig(
-        network=ActorCriticConfig(
-            obs_shape=_obs_shape(observation_space), action=_action_spec(action_space), **network
-        ),
+        network=config,
         max_seq_len=None if max_seq_len is None else integer("model_config['max_seq_len']", max_seq_len),
+        weights=weights,
     )
 
 

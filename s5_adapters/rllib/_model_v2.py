@@ -56,7 +56,12 @@ class S5Model(TorchModelV2, nn.Module):
                 "custom_model_config: got 'max_seq_len', which the old API stack expects beside it, in "
                 'model={"custom_model": "s5", "max_seq_len": ...}'
             )
-        self._rows = RowNetwork(read_model_config(custom_model_config, obs_space, action_space).network)
+        read = read_model_config(custom_model_config, obs_space, action_space)
+        if read.weights is not None:
+            raise ValueError(
+                "custom_model_config: got 'weights', which S5RLModule of the new API stack takes"
+            )
+        self._rows = RowNetwork(read.network)
         wanted = self._rows.config.action.num_inputs
         if num_outputs != wanted:
             raise ValueError(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,13 +20,13 @@ from ray.rllib.core.rl_module.apis import (
 )
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from s5_adapters.core import ActorCriticConfig
+from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.weights import Policy
-from s5_adapters.rllib._model_config import read_model_config
+from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, read_model_config
 from s5_adapters.rllib._network import Programs, RowNetwork, programs
 from s5_adapters.rllib._process import settle_jax
 from s5_adapters.rllib._rows import MinibatchRows, pad_rows
-from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, to_jax, to_torch
 
 __all__ = ["S5RLModule"]
 
@@ -45,14 +47,22 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
     Action spaces: Discrete, MultiDiscrete and one-dimensional Box, whose Gaussian is in the environment's
     own units (`normalize_actions=False`). Observations: vectors, or images with channels last.
 
-    Initial parameters follow torch's seed, and thereby `config.debugging(seed=...)`.
+    Initial parameters follow torch's seed, and thereby `config.debugging(seed=...)`, or come from
+    `model_config["weights"]`: a portable policy, or its file (an absolute path where Ray's workers are to
+    read it). It also sets whatever else of the network `model_config` leaves out, and its observation
+    statistics, frozen, are applied before the network. Checkpoints do not need that file.
+
+    Where a Box has bounds and nobody said that actions reach the environment in its own units
+    (`model_config["actions_in_env_units"]`, which `S5PPOConfig` sets), a UserWarning says what to do.
 
     Attributes:
         network: the parameters, a `JaxModule`.
         old_network: their copy from some updates ago, where the algorithm is APPO.
+        normalizer: the observation statistics of the weights it started from, None if there are none.
 
     Raises:
-        ValueError: an unknown key, a wrong value, a space that does not fit, or no `max_seq_len`.
+        ValueError: an unknown key, a wrong value, a space that does not fit, no `max_seq_len`, or `weights`
+            of another network or other spaces.
     """
 
     network: JaxModule
@@ -70,8 +80,19 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
                 f"model_config: got no 'max_seq_len', which the {read.network.memory} memory needs, expected "
                 "the number of steps in a row of a training batch, for example {'max_seq_len': 64}"
             )
+        _warn_of_rescaling(read.network, self.model_config)
         seed = np.uint32(torch.randint(2**31, ()).item())
         self.network = JaxModule(self._programs.init(seed))
+        self.normalizer: Normalizer | None = None
+        self._weights = read.weights
+        if read.weights is not None:
+            # What a checkpoint stores to build the module again then needs no other file.
+            self.model_config = {**self.model_config, "weights": read.weights}
+            self.network.load_tree(read.weights.params)
+            if (statistics := read.weights.obs_statistics) is not None:
+                self.normalizer = Normalizer(
+                    statistics.mean, statistics.variance, statistics.epsilon, statistics.clip
+                )
         # One shape serves almost every call of these; each is padded apart from the others.
         self._act_rows = Buckets(max_waste=4.0, exact_first=True)
         self._train_rows = MinibatchRows()
@@ -88,7 +109,8 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
 
     def to_policy(self) -> Policy:
         """The trained network as a portable policy, which acts without torch and Ray: see `save_policy`."""
-        return Policy(config=self.actor_critic_config, params=self.get_params())
+        statistics = None if self._weights is None else self._weights.obs_statistics
+        return Policy(self.actor_critic_config, self.get_params(), statistics)
 
     def set_params(self, params: Any) -> None:
         """Take the core's parameters, for example from the jitted trainer.
@@ -198,7 +220,7 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
                 f"({self.model_config.get('max_seq_len')}) steps for each, which is 0 when minibatch_size is "
                 "smaller than max_seq_len: raise the one or lower the other"
             )
-        obs = batch[Columns.OBS]
+        obs = batch[Columns.OBS] if self.normalizer is None else self.normalizer(batch[Columns.OBS])
         if obs.dtype not in (torch.float32, torch.uint8):
             obs = obs.float()
         if not self.is_stateful():
@@ -217,6 +239,18 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
 
     def _without_time(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs if self.is_stateful() else outputs[:, 0]
+
+
+def _warn_of_rescaling(config: ActorCriticConfig, model_config: Mapping[str, Any]) -> None:
+    action = config.action
+    bounded = isinstance(action, Box) and any(map(math.isfinite, (*action.low, *action.high)))
+    if bounded and not model_config.get(ACTIONS_IN_ENV_UNITS):
+        warnings.warn(
+            f"S5RLModule: actions of {action} are in the environment's units, which RLlib rescales or leaves "
+            "unclipped unless told otherwise: use S5PPOConfig, or .environment(normalize_actions=False, "
+            f'clip_actions=True) and model_config["{ACTIONS_IN_ENV_UNITS}"]=True to say so',
+            stacklevel=2,
+        )
 
 
 @functools.cache

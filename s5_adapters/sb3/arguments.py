@@ -8,11 +8,17 @@ from typing import Any
 
 from torch import nn
 
-from s5_adapters.core import Memory, make_memory
+from s5_adapters.core import ActorCriticConfig, Memory, make_memory
 from s5_adapters.core.memory import memory_class
 from s5_adapters.core.policy import CRITIC_MEMORIES
 
-__all__ = ["ACTIVATION_NAMES", "DEFAULT_CRITIC_MEMORY", "critic_topology", "memory_from_arguments"]
+__all__ = [
+    "ACTIVATION_NAMES",
+    "DEFAULT_CRITIC_MEMORY",
+    "critic_topology",
+    "fill_from",
+    "memory_from_arguments",
+]
 
 DEFAULT_CRITIC_MEMORY = "shared"
 DEFAULT_D_MODEL = 64
@@ -114,6 +120,38 @@ def critic_topology(
         f"critic_memory {topology!r} needs share_features_extractor=True: one memory reads one input"
     )
     return topology
+
+
+def fill_from(network: ActorCriticConfig, said: dict[str, Any]) -> dict[str, Any]:
+    """A policy's arguments, with a network's values where nothing was said.
+
+    Args:
+        network: the architecture that unsaid arguments come from.
+        said: arguments by name, None where nothing was said (for `activation_fn` its default, Tanh), those of
+            the memory under `memory_config`.
+    """
+    filled = dict(said)
+
+    def fill(name: str, value: Any, *synonyms: str) -> None:
+        if all(filled[synonym] is None for synonym in (name, *synonyms)):
+            filled[name] = value
+
+    fill("memory", network.memory)
+    fill("encoder", network.encoder)
+    fill("critic_memory", network.critic_memory, "shared_lstm", "enable_critic_lstm")
+    fill("net_arch", {"pi": list(network.actor_torso), "vf": list(network.critic_torso)})
+    if filled["activation_fn"] is nn.Tanh:
+        classes = {name: cls for cls, name in ACTIVATION_NAMES.items()}
+        filled["activation_fn"] = classes[network.activation]
+    if network.is_image:
+        kwargs = filled["features_extractor_kwargs"] or {}
+        filled["features_extractor_kwargs"] = {"features_dim": network.cnn_features, **kwargs}
+    if filled["memory"] == network.memory:
+        own = dict(network.memory_config)
+        fill("d_model", own.pop("d_model"), "lstm_hidden_size")
+        fill("n_layers", own.pop("n_layers"), "n_lstm_layers")
+        filled["memory_config"] = own | said["memory_config"]
+    return filled
 
 
 def _one_of(name: str, value: int | None, alias: str, other: int | None, default: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +24,11 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete
-from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, memory_from_arguments
+from s5_adapters.core.weights import Policy, as_policy
+from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
+from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
 from s5_adapters.sb3.trunk import Trunk, programs
-from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, to_jax, to_torch
 
 __all__ = ["CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
@@ -104,17 +107,22 @@ class S5Policy(RecurrentActorCriticPolicy):
     `lstm_kwargs`. The parameters are torch's (`trunk`, one per leaf).
 
     Args beyond those of `MlpLstmPolicy`:
-        memory: a name of the core's registry: "s5", "gru", "feedforward", ...
+        memory: a name of the core's registry: "s5" (the default), "gru", "feedforward", ...
         d_model: features between layers (`lstm_hidden_size` also sets S5's `d_state`).
         n_layers: memory layers (`n_lstm_layers`).
         critic_memory: what the critic reads: "shared" (the actor's memory, trained by both),
             "shared_detached" (`shared_lstm=True, enable_critic_lstm=False`), "separate"
             (`enable_critic_lstm=True`) or "none" (`enable_critic_lstm=False`).
-        encoder: widths of dense layers between the features and the memory.
+        encoder: widths of dense layers between the features and the memory; none by default.
+        weights: start from a portable policy: a file's name, or what `load_policy` returned. It also sets
+            every argument of the network that you leave out, and its observation statistics, frozen, are
+            applied before the network. A model that the stock `RecurrentPPO` saves needs that file again to
+            load; not so where you gave the policy itself, nor one that `S5RecurrentPPO` saves.
         **memory_config: the memory's own arguments: `d_state`, `dt_min`, `dt_max`, `discretization`, ...
 
     Raises:
-        ValueError: an argument the memory does not know, or an observation space that needs another policy.
+        ValueError: an argument the memory does not know, an observation space that needs another policy, or
+            `weights` of another network or other spaces.
         TypeError: `lstm_kwargs`.
         AssertionError: `shared_lstm=True` with `enable_critic_lstm` unset or True, as in SB3.
     """
@@ -146,18 +154,43 @@ class S5Policy(RecurrentActorCriticPolicy):
         enable_critic_lstm: bool | None = None,
         lstm_kwargs: dict[str, Any] | None = None,
         *,
-        memory: str = "s5",
+        memory: str | None = None,
         d_model: int | None = None,
         n_layers: int | None = None,
         critic_memory: str | None = None,
-        encoder: tuple[int, ...] = (),
+        encoder: tuple[int, ...] | None = None,
+        weights: Policy | str | os.PathLike[str] | None = None,
         **memory_config: Any,
     ) -> None:
         """See the class."""
+        self.weights = None if weights is None else as_policy(weights)
+        if self.weights is not None:
+            filled = fill_from(
+                self.weights.config,
+                {
+                    "memory": memory,
+                    "encoder": encoder,
+                    "critic_memory": critic_memory,
+                    "shared_lstm": shared_lstm,
+                    "enable_critic_lstm": enable_critic_lstm,
+                    "net_arch": net_arch,
+                    "activation_fn": activation_fn,
+                    "features_extractor_kwargs": features_extractor_kwargs,
+                    "d_model": d_model,
+                    "lstm_hidden_size": lstm_hidden_size,
+                    "n_layers": n_layers,
+                    "n_lstm_layers": n_lstm_layers,
+                    "memory_config": memory_config,
+                },
+            )
+            memory, encoder, critic_memory = filled["memory"], filled["encoder"], filled["critic_memory"]
+            net_arch, activation_fn = filled["net_arch"], filled["activation_fn"]
+            features_extractor_kwargs = filled["features_extractor_kwargs"]
+            d_model, n_layers, memory_config = filled["d_model"], filled["n_layers"], filled["memory_config"]
         extractor = self._extractor_class(features_extractor_class)
         self._check_observation_space(observation_space, extractor)
         self._memory = memory_from_arguments(
-            memory,
+            memory or "s5",
             d_model=d_model,
             n_layers=n_layers,
             lstm_hidden_size=lstm_hidden_size,
@@ -171,7 +204,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             enable_critic_lstm,
             share_features_extractor=share_features_extractor,
         )
-        self._encoder = tuple(encoder)
+        self._encoder = tuple(encoder or ())
+        self.normalizer: Normalizer | None = None
         if extractor is ImageInput and not normalize_images:
             features_extractor_kwargs = {"normalized_image": True, **(features_extractor_kwargs or {})}
         if net_arch is None and issubclass(extractor, ImageInput | NatureCNN):
@@ -204,6 +238,29 @@ class S5Policy(RecurrentActorCriticPolicy):
         self.lstm_output_dim = self._memory.d_model
         self.shared_lstm = self._critic_memory.startswith("shared")
         self.enable_critic_lstm = self._critic_memory == "separate"
+        if self.weights is not None:
+            load_weights(self, self.weights)
+            if self.weights.obs_statistics is not None:
+                shape = self.observation_space.shape
+                self.normalizer = statistics_module(self.weights.obs_statistics, shape)
+
+    def to_policy(self) -> Policy:
+        """The network as a portable policy, which acts without SB3 and torch: see `save_policy`.
+
+        Raises:
+            ValueError: a part of it that is not portable; one line that names it.
+        """
+        return to_portable(self)
+
+    @property
+    def trunk_config(self) -> ActorCriticConfig:
+        """The architecture of what JAX computes; its action is not used."""
+        return self._trunk.config
+
+    @property
+    def has_two_encoders(self) -> bool:
+        """Whether actor and critic have an encoder each, with parameters."""
+        return self._trunk.two_inputs and bool(self._encoder or self._trunk.config.is_image)
 
     @property
     def lstm_actor(self) -> RecurrentShape:
@@ -360,6 +417,8 @@ class S5Policy(RecurrentActorCriticPolicy):
         return tuple([self._features_of(obs, extractor) for extractor in extractors])
 
     def _features_of(self, obs: PyTorchObs, extractor: BaseFeaturesExtractor) -> th.Tensor:
+        if self.normalizer is not None:
+            return extractor(self.normalizer(obs))
         features: th.Tensor = super(ActorCriticPolicy, self).extract_features(obs, extractor)
         return features
 
@@ -401,6 +460,9 @@ class S5Policy(RecurrentActorCriticPolicy):
             cnn_features=self.features_extractor.cnn_features if image else 512,
         )
         self._trunk = Trunk(config, two_inputs=not self.share_features_extractor, orthogonal=self.ortho_init)
+        self.has_torch_torsos = activation is None and any(torsos)
+        if self.weights is not None:
+            check_weights(self, self.weights)
         key = jax.random.key(int(th.randint(0, 2**31 - 1, ()).item()))  # follows SB3's seed
         self.trunk = JaxModule(self._programs.init(key))
         self.trunk.prepared(self._programs.prepare)
@@ -420,6 +482,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             "memory": self._memory.name,
             "critic_memory": self._critic_memory,
             "encoder": self._encoder,
+            "weights": self.weights,
             **memory,
         }
 

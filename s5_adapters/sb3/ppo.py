@@ -13,6 +13,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import FloatSchedule
 
+from s5_adapters.core.weights import as_policy
 from s5_adapters.sb3.policies import CnnS5Policy, MultiInputS5Policy, S5Policy
 from s5_adapters.sb3.segments import (
     SegmentDictRolloutBuffer,
@@ -55,6 +56,8 @@ class S5RecurrentPPO(RecurrentPPO):
 
     def _setup_model(self) -> None:
         # The parent's would allocate a state per step before anything could replace its buffer.
+        if self.policy_kwargs.get("weights") is not None:  # what `save` writes then needs no other file
+            self.policy_kwargs = {**self.policy_kwargs, "weights": as_policy(self.policy_kwargs["weights"])}
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         self.policy = self.policy_class(

@@ -49,6 +49,7 @@ def test_it_survives_the_dictionary_by_which_tune_hands_it_to_ppo() -> None:
             "d_model": 16,
             "max_seq_len": 64,
             "vf_share_layers": False,
+            "actions_in_env_units": True,
         }
     )
     assert (twin.minibatch_size, twin.normalize_actions) == (1024, False)
