@@ -1,40 +1,71 @@
-"""The jitted trainer with S5 against the same trainer with a GRU, at equal width and depth, in one run.
+"""The jitted trainer: S5 against the other memories, the published network, and another program.
 
-    python benchmarks/trainer.py                       # 2 x 64 at rollouts of 128, 1024 and 4096 steps
-    python benchmarks/trainer.py --width 256 --layers 4 --lengths 1024
-    python benchmarks/trainer.py --memories s5 gru lstm --quick
+    python benchmarks/trainer.py                                  # everything but the other program
+    python benchmarks/trainer.py --baseline path/to/jitted_ppo.py # beside it
+    python benchmarks/trainer.py --parts memories --memories s5 gru lstm attention --match-params
+    python benchmarks/trainer.py --parts memories --width 64 --layers 2 --lengths 128 1024 4096
 
-Timed is one whole update on RepeatPreviousEasy (the rollout, then all epochs over it) and the rollout alone;
-their difference is learning: forward and backward through the sequence. Programs of one length take turns, so
-their ratios hold even on a busy machine; compile time stands apart. Ratio is a memory's time over S5's: above
-1, S5 is faster.
+"memories": one whole update (the rollout, then all epochs over it) and the rollout alone, with S5 and with
+each other memory at equal width and depth (or, with --match-params, at S5's number of parameters) and
+rollouts of 1,024 steps. Programs take turns, so their ratios hold even on a busy machine. A ratio is a
+memory's time over S5's: above 1, S5 is faster.
+
+"published": the published network, 4 layers of 256, encoder [128, 256], torsos [128, 128], at 32 environments
+x 104 steps, 4 epochs x 4 minibatches: environment steps a second, and seconds to compile.
+
+"baseline": a program that trains S5 of 2 layers of 64 on the same task at the same sizes and prints "sps N"
+last; it runs in turns with ours. All on RepeatPreviousEasy; compile time stands apart. The exit code is 1
+where a figure misses its target.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import re
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from _common import compile_cost, interleaved_medians, machine, table, write_json
+from _common import announce, compile_cost, interleaved_medians, machine, table, verdict, write_json
 
-from s5_adapters.core import memory_names
+from s5_adapters.core import make_memory, memory_names
+from s5_adapters.core.matching import count_params, match_params
 from s5_adapters.purejax import PPOConfig, build_problem
-from s5_adapters.purejax.ppo import init_state, update_step
+from s5_adapters.purejax.ppo import init_state, run_chunk, update_step
 from s5_adapters.purejax.rollout import collect
 
 OURS = "s5"
+PARTS = ("memories", "published", "baseline")
 NUM_ENVS, NUM_EPOCHS, NUM_MINIBATCHES = 8, 4, 2
+SETTINGS = ((2, 64), (4, 256))
+LENGTH = 1024
+RATIO_TARGETS = {("gru", 2, 64): 1.8, ("gru", 4, 256): 3.0}
+"""Least time of an update over S5's, by memory, layers and width, at rollouts of 1,024 steps."""
+SPEED_TARGET, COMPILE_TARGET = 6000, 10.0
+"""With the published network: least environment steps a second, most seconds to compile."""
+BASELINE_TARGET = 1.1
+"""Least environment steps a second over the other program's."""
+BASELINE_STEPS, BASELINE_ROUNDS = 500_000, 3
 
 
-def config_of(memory: str, width: int, layers: int, length: int) -> PPOConfig:
+def config_of(memory: str, width: int, layers: int, length: int, *, matched: bool = False) -> PPOConfig:
     """The trainer's defaults with this memory, width, depth and rollout length."""
+    memory_config = {"d_model": width, "n_layers": layers}
+    if memory == OURS:
+        memory_config["d_state"] = width
+    elif matched:
+        target = count_params(make_memory(OURS, **memory_config, d_state=width), width)
+        memory_config = match_params(memory, memory_config, target=target, width=width)
     return PPOConfig(
         env_id="RepeatPreviousEasy",
         memory=memory,
-        memory_config={"d_model": width, "n_layers": layers} | ({"d_state": width} if memory == OURS else {}),
+        memory_config=memory_config,
         encoder=(width,),
         num_envs=NUM_ENVS,
         num_steps=length,
@@ -44,11 +75,13 @@ def config_of(memory: str, width: int, layers: int, length: int) -> PPOConfig:
     )
 
 
-def measure(memories: list[str], width: int, layers: int, length: int, rounds: int) -> list[dict[str, Any]]:
+def measure_memories(
+    memories: list[str], layers: int, width: int, length: int, rounds: int, matched: bool
+) -> list[dict[str, Any]]:
     """One row per memory: seconds of an update and of its rollout, ratios to S5, what compiling took."""
     calls, rows = {}, {}
     for memory in memories:
-        config = config_of(memory, width, layers, length)
+        config = config_of(memory, width, layers, length, matched=matched)
         problem = build_problem(config)
         state = init_state(problem, config, jax.random.key(0), jnp.float32(config.learning_rate))
         update, seconds, scratch = compile_cost(functools.partial(update_step, problem, config), state)
@@ -58,12 +91,14 @@ def measure(memories: list[str], width: int, layers: int, length: int, rounds: i
         calls[memory, "update"] = functools.partial(update, state)
         calls[memory, "rollout"] = functools.partial(rollout, state.params, state.carry, state.key)
         rows[memory] = {
+            "part": "memories",
             "memory": memory,
-            "width": width,
+            "width": config.memory_config["d_model"],
             "layers": layers,
             "length": length,
             "num_envs": NUM_ENVS,
             "num_epochs": NUM_EPOCHS,
+            "matched": matched,
             "memory_params": sum(leaf.size for leaf in jax.tree.leaves(state.params["memory"])),
             "compile_s": round(seconds, 2),
             "scratch_bytes": scratch,
@@ -80,13 +115,15 @@ def measure(memories: list[str], width: int, layers: int, length: int, rounds: i
     for row in rows.values():
         for part in ("update", "rollout", "learning"):
             row[f"{part}_ratio"] = round(row[f"{part}_s"] / rows[OURS][f"{part}_s"], 2)
+        wanted = length == LENGTH and not matched
+        row["target"] = RATIO_TARGETS.get((row["memory"], layers, width)) if wanted else None
     return list(rows.values())
 
 
-def show(rows: list[dict[str, Any]]) -> str:
+def show_memories(rows: list[dict[str, Any]]) -> str:
     """The rows as a table."""
-    header = ["memory", "size", "rollout steps", "env-steps/s", "update s", "ratio", "rollout ratio"]
-    header += ["learning ratio", "compile s", "scratch MiB", "memory params"]
+    header = ["memory", "size", "rollout steps", "env-steps/s", "update s", "ratio", "target"]
+    header += ["rollout ratio", "learning ratio", "compile s", "scratch MiB", "memory params"]
     lines = [
         [
             row["memory"],
@@ -95,6 +132,7 @@ def show(rows: list[dict[str, Any]]) -> str:
             row["env_steps_per_s"],
             f"{row['update_s']:.2f}",
             f"{row['update_ratio']:.2f}",
+            row["target"] or "-",
             f"{row['rollout_ratio']:.2f}",
             f"{row['learning_ratio']:.2f}",
             f"{row['compile_s']:.1f}",
@@ -106,33 +144,146 @@ def show(rows: list[dict[str, Any]]) -> str:
     return table(header, lines)
 
 
-def main() -> None:
-    """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--memories", nargs="+", default=[OURS, "gru"], choices=memory_names())
-    parser.add_argument("--width", type=int, default=64, help="d_model and d_state (default 64)")
-    parser.add_argument("--layers", type=int, default=2, help="layers of the memory (default 2)")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 1024, 4096], help="steps per rollout")
-    parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
-    parser.add_argument(
-        "--quick", action="store_true", help="the first length, three rounds, nothing recorded"
+class Run:
+    """A training run of the trainer's own program, as ``Trainer`` drives it."""
+
+    def __init__(self, **settings: Any):
+        self.config = PPOConfig(env_id="RepeatPreviousEasy", total_steps=10**9, **settings)
+        self.problem = build_problem(self.config)
+        self.state = init_state(
+            self.problem, self.config, jax.random.key(0), jnp.float32(self.config.learning_rate)
+        )
+        began = time.perf_counter()
+        self._advance(0)
+        self.compile_s = time.perf_counter() - began
+
+    def _advance(self, updates: int) -> None:
+        self.state, metrics = run_chunk(
+            self.state, jnp.int32(updates), problem=self.problem, config=self.config, buffer_size=64
+        )
+        jax.block_until_ready(metrics)
+
+    def speed(self, updates: int) -> float:
+        """Environment steps a second over that many updates."""
+        began = time.perf_counter()
+        self._advance(updates)
+        return updates * self.config.steps_per_update / (time.perf_counter() - began)
+
+
+def measure_published(rounds: int) -> dict[str, Any]:
+    """Speed and compile time with the published network."""
+    paper = PPOConfig.paper()
+    run = Run(
+        memory_config=dict(paper.memory_config),
+        encoder=paper.encoder,
+        actor_torso=paper.actor_torso,
+        critic_torso=paper.critic_torso,
+        num_envs=32,
+        num_steps=104,
+        num_epochs=4,
+        num_minibatches=4,
     )
+    run.speed(1)
+    speeds = [run.speed(4) for _ in range(rounds)]
+    return {
+        "part": "published",
+        "env_steps_per_s": round(statistics.median(speeds)),
+        "speed_target": SPEED_TARGET,
+        "compile_s": round(run.compile_s, 1),
+        "compile_target": COMPILE_TARGET,
+    }
+
+
+def measure_baseline(program: Path) -> dict[str, Any]:
+    """Speed at 2 x 64 in turns with the other program's, each warm."""
+    run = Run(num_envs=32, num_steps=104, num_epochs=4, num_minibatches=4)
+    run.speed(5)
+    command = [sys.executable, str(program), "64", "2", "32", "104", "4", "4", "1e-3", str(BASELINE_STEPS)]
+    theirs, ours = [], []
+    for _ in range(BASELINE_ROUNDS):
+        output = subprocess.run([*command, "4", "52"], check=True, capture_output=True, text=True).stdout
+        theirs.append(float(re.findall(r"sps (\d+)", output)[-1]))
+        ours.append(run.speed(64))
+    ratio = statistics.median(ours) / statistics.median(theirs)
+    return {
+        "part": "baseline",
+        "program": program.name,
+        "env_steps_per_s": round(statistics.median(ours)),
+        "baseline_env_steps_per_s": round(statistics.median(theirs)),
+        "ratio": round(ratio, 2),
+        "target": BASELINE_TARGET,
+        "compile_s": round(run.compile_s, 1),
+    }
+
+
+def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
+    """One line for each figure that misses its target."""
+    missed = []
+    for row in rows:
+        if row["part"] == "memories" and row["target"] and row["update_ratio"] < row["target"]:
+            size = f"{row['layers']} x {row['width']}"
+            missed.append(f"{row['memory']} {size}: {row['update_ratio']}, at least {row['target']}")
+        if row["part"] == "published":
+            if row["env_steps_per_s"] < SPEED_TARGET:
+                missed.append(
+                    f"published network: {row['env_steps_per_s']} env-steps/s, at least {SPEED_TARGET}"
+                )
+            if row["compile_s"] > COMPILE_TARGET:
+                missed.append(f"published network: {row['compile_s']} s to compile, at most {COMPILE_TARGET}")
+        if row["part"] == "baseline" and row["ratio"] < BASELINE_TARGET:
+            missed.append(f"{row['program']}: {row['ratio']} times its speed, at least {BASELINE_TARGET}")
+    return missed
+
+
+def main() -> int:
+    """Measure, print, record; 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="what to measure (default: all)")
+    parser.add_argument("--memories", nargs="+", default=[OURS, "gru"], choices=memory_names())
+    parser.add_argument("--width", type=int, help="d_model and d_state (default: 64, and 256 with 4 layers)")
+    parser.add_argument("--layers", type=int, help="layers of the memory (default: 2, and 4 with width 256)")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[LENGTH], help="steps per rollout")
+    parser.add_argument("--match-params", action="store_true", help="widen the others to S5's parameters")
+    parser.add_argument("--baseline", type=Path, help="the other program")
+    parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
+    parser.add_argument("--quick", action="store_true", help="three rounds, nothing recorded")
     options = parser.parse_args()
+    if (options.width is None) != (options.layers is None):
+        parser.error("--width and --layers go together")
+    parts = options.parts or [part for part in PARTS if part != "baseline" or options.baseline]
+    if "baseline" in parts and options.baseline is None:
+        parser.error("the part baseline needs --baseline PATH")
     memories = [OURS, *[name for name in options.memories if name != OURS]]
+    settings = SETTINGS if options.width is None else ((options.layers, options.width),)
+    rounds = 3 if options.quick else options.rounds
 
     info = machine()
-    load = info["load_average_at_start"]
-    print(f"{info['device']}, {info['cores']} cores, jax {info['jax']}, load {load}\n")
-    lengths = options.lengths[:1] if options.quick else options.lengths
-    rounds = 3 if options.quick else options.rounds
-    rows = []
-    for length in lengths:
-        rows += measure(memories, options.width, options.layers, length, rounds)
-    print(show(rows))
+    announce(info)
+    rows: list[dict[str, Any]] = []
+    if "baseline" in parts:
+        rows.append(measure_baseline(options.baseline))
+        print(
+            "{program}: {baseline_env_steps_per_s} env-steps/s, ours {env_steps_per_s}, ".format(**rows[-1])
+        )
+        print("ratio {ratio} (target: at least {target}), compiled in {compile_s} s\n".format(**rows[-1]))
+    if "published" in parts:
+        rows.append(measure_published(rounds))
+        print(
+            "published network: {env_steps_per_s} env-steps/s (target: at least {speed_target}), compiled in "
+            "{compile_s} s (target: at most {compile_target})\n".format(**rows[-1]),
+            flush=True,
+        )
+    if "memories" in parts:
+        compared: list[dict[str, Any]] = []
+        for layers, width in settings:
+            for length in options.lengths:
+                compared += measure_memories(memories, layers, width, length, rounds, options.match_params)
+        print(show_memories(compared))
+        rows += compared
     if not options.quick:
-        name = f"trainer-{options.layers}x{options.width}"
-        print(f"\nwritten: {write_json(name, info, rows, rounds=rounds)}")
+        print(f"\nwritten: {write_json('trainer', info, rows, rounds=rounds)}")
+    return verdict(missed_targets(rows))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
