@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOUND := $(shell $(BIN)/python -c '' 2>/dev/null && [ "$$(cat $(CORE) 2>/dev/null)" = "$(CURDIR)" ] && echo yes)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format bench docs clean FORCE
+.PHONY: help demo test test-slow lint format bench bench-parts docs clean FORCE
 
 help:
 	@echo 'make demo        train S5 on a memory task, beside a policy without memory (installs neither torch nor Ray)'
@@ -22,7 +22,8 @@ help:
 	@echo 'make test-slow   the slow ones: long learning runs'
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff rewrite what it can'
-	@echo 'make bench       the benchmarks; results go to benchmarks/results/'
+	@echo 'make bench       one model in the trainer, Stable-Baselines3 and RLlib: ten minutes, into benchmarks/results/'
+	@echo 'make bench-parts the parts by themselves: the recurrence, the trainer'
 	@echo 'make docs        the documentation, into site/'
 	@echo 'make clean       remove .venv and everything that was built or cached'
 
@@ -45,7 +46,10 @@ format: $(ALL)
 	@$(BIN)/python -m ruff check --fix .
 	@$(BIN)/python -m ruff format .
 
-bench: $(CORE)
+bench: $(ALL)
+	@$(BIN)/s5-adapters bench run $(ARGS)
+
+bench-parts: $(CORE)
 	@$(BIN)/python benchmarks/scan.py
 	@$(BIN)/python benchmarks/trainer.py
 

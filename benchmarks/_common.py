@@ -17,22 +17,9 @@ from typing import Any
 import jax
 import jaxlib
 
+from s5_adapters.bench.machine import cpu_model, machine_slug, usable_cores
+
 RESULTS = Path(__file__).parent / "results"
-
-
-def cpu_model() -> str:
-    """The processor's name as the system gives it, or the architecture where it gives none."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
-        if found:
-            return found.group(1).strip()
-    return platform.processor() or platform.machine()
-
-
-def usable_cores() -> int:
-    """Cores this process may run on, which in a container is fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def memory_gib() -> float:
@@ -60,14 +47,6 @@ def machine() -> dict[str, Any]:
         "date": datetime.date.today().isoformat(),
         "load_average_at_start": load,
     }
-
-
-def machine_slug(info: Mapping[str, Any]) -> str:
-    """A file name such as ``cpu-intel-xeon-2-cores``: the hardware, never the host's name."""
-    hardware = re.sub(r"\((?:r|tm)\)|cpu|processor|@.*$", " ", str(info["device"]).lower())
-    words = re.findall(r"[a-z0-9.]+", hardware)
-    cores = [f"{info['cores']}-cores"] if info["platform"] == "cpu" else []
-    return "-".join([info["platform"], *words, *cores])
 
 
 def write_json(name: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **extra: Any) -> Path:

@@ -1,4 +1,4 @@
-"""The command line: ``s5-adapters train | evaluate | plot | export | envs``.
+"""The command line: ``s5-adapters train | evaluate | plot | export | bench | envs``.
 
 Every command is a dataclass whose fields are its options and whose ``run`` does it. Bad input ends with one
 line on standard error and exit code 2, a training that went wrong with 1, an interrupted one with 128 plus
@@ -9,17 +9,18 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
+from s5_adapters.bench.command import Report, Run
 from s5_adapters.cli_settings import Settings, load_base, settings_registry
 from s5_adapters.core import checks
 
 if TYPE_CHECKING:
-    from s5_adapters.purejax import RestoredPolicy, Trainer
+    from s5_adapters.purejax import PPOConfig, RestoredPolicy, Trainer
 
 
 class UsageError(Exception):
@@ -37,6 +38,10 @@ class Train:
     """Continue the run in this folder from its latest checkpoint, as it was configured."""
     run_dir: Path | None = None
     """Folder of the run, not yet used; by default runs/ENV-MEMORY-seedN."""
+    match_params: bool = False
+    """Widen the memory to the number of parameters that S5 would have at the width and depth given."""
+    profile: bool = False
+    """Before training, rehearse two updates under JAX's profiler; the trace goes into the run's folder."""
     quiet: bool = False
     """Show no progress."""
 
@@ -48,19 +53,27 @@ class Train:
         reporter = make_reporter(enabled=not self.quiet)
         with usage_errors():
             if self.resume is not None:
-                if self.settings.changed or self.config or self.run_dir:
-                    raise ValueError("--resume continues a run as it was configured: it takes --quiet alone")
+                if self.settings.changed or self.config or self.run_dir or self.match_params:
+                    raise ValueError(
+                        "--resume continues a run as it was configured: it takes --quiet and --profile alone"
+                    )
                 trainer = Trainer.resume(self.resume, reporter=reporter)
             else:
                 run = self.settings.resolve()
+                if self.match_params:
+                    run = replace(run, ppo=matched_to_s5(run.ppo))
                 default = Path("runs") / f"{run.ppo.env_id}-{run.ppo.memory}-seed{run.seed}"
                 trainer = Trainer(
                     run.ppo,
                     seed=run.seed,
+                    weights=run.weights,
                     run_dir=self.run_dir or default,
                     options=run.options,
                     reporter=reporter,
                 )
+        if self.profile and trainer.run_dir is not None:
+            trace = trainer.profile(trainer.run_dir / "profile")
+            print(f"wrote {trace}: open it at https://ui.perfetto.dev")
         return train(trainer)
 
 
@@ -128,27 +141,54 @@ class Plot:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a trained policy to one portable .safetensors file."""
+    """Write a trained policy to one portable file.
 
-    run_dir: tyro.conf.Positional[Path]
-    """Folder of a run."""
-    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("policy.safetensors")
-    """File to write."""
+    What was trained with Stable-Baselines3 or RLlib is read by their own loaders, which unpickle: export
+    only what you trust.
+    """
+
+    source: tyro.conf.Positional[Path]
+    """What to export: the folder of a run, a Stable-Baselines3 model's .zip, an RLlib checkpoint or a policy
+    file; which of them it is, is seen."""
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
+    """File to write; by default policy.safetensors or policy.stablehlo."""
+    format: Literal["safetensors", "stablehlo"] = "safetensors"
+    """A policy that all three ecosystems load, or one step of it as a program that needs JAX alone."""
     checkpoint: int | None = None
-    """The checkpoint after this many updates; by default the latest."""
+    """Of a run, the checkpoint after this many updates; by default the latest."""
+    vecnormalize: Path | None = None
+    """Of a Stable-Baselines3 model, the file that VecNormalize.save wrote: its observation statistics."""
 
     def run(self) -> int:
-        """Write the file and say so."""
+        """Write the file and say what it was made of."""
+        from s5_adapters.core.stablehlo import export_stablehlo
         from s5_adapters.core.weights import save_policy
-        from s5_adapters.purejax import restore_policy
+        from s5_adapters.export import read_policy
 
+        output = self.output or Path(f"policy.{self.format}")
         with usage_errors():
-            policy = restore_policy(self.run_dir, self.checkpoint).to_portable()
-            if not self.output.absolute().parent.is_dir():
-                raise ValueError(f"output: no folder {self.output.absolute().parent}")
-            save_policy(self.output, policy)
-        print(f"wrote {self.output}")
+            if not output.absolute().parent.is_dir():
+                raise ValueError(f"output: no folder {output.absolute().parent}")
+            found = read_policy(self.source, checkpoint=self.checkpoint, vecnormalize=self.vecnormalize)
+            write = {"safetensors": save_policy, "stablehlo": export_stablehlo}[self.format]
+            write(output, found.policy)
+        trusted = "; its loader unpickles, so its author was trusted" if found.unpickled else ""
+        print(f"wrote {output} from {found.kind}{trusted}")
         return 0
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Measure one model and one environment in the jitted trainer, Stable-Baselines3 and RLlib."""
+
+    action: tyro.conf.OmitSubcommandPrefixes[
+        Annotated[Run, tyro.conf.subcommand("run")] | Annotated[Report, tyro.conf.subcommand("report")]
+    ] = field(default_factory=Run)
+
+    def run(self) -> int:
+        """Run the sweep, or write the report."""
+        with usage_errors():
+            return self.action.run()
 
 
 @dataclass(frozen=True)
@@ -161,6 +201,18 @@ class Envs:
 
         print_environments()
         return 0
+
+
+def matched_to_s5(config: "PPOConfig") -> "PPOConfig":
+    """The same configuration with its memory at the number of parameters of S5's."""
+    from s5_adapters.core import make_memory
+    from s5_adapters.core.matching import count_params, match_params
+
+    given, width = dict(config.memory_config), config.encoder[-1]
+    s5 = make_memory("s5", **{name: given[name] for name in ("d_model", "n_layers") if name in given})
+    s5 = make_memory("s5", **s5.config | {"d_state": s5.d_model})
+    matched = match_params(config.memory, given, target=count_params(s5, width), width=width)
+    return replace(config, memory_config=matched)
 
 
 def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, deterministic: bool) -> None:
@@ -193,7 +245,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with usage_errors():
-            base = load_base(_value_of(arguments, "--resume") or _value_of(arguments, "--config"))
+            base = load_base(
+                _value_of(arguments, "--resume") or _value_of(arguments, "--config"),
+                _value_of(arguments, "--weights"),
+            )
         with settings_registry(base):
             command: Any = tyro.cli(
                 _commands(),
@@ -226,7 +281,7 @@ def fail(message: str, code: int) -> int:
     return code
 
 
-_DESCRIPTION = "S5 memory for reinforcement learning: train, evaluate and plot with the jitted trainer."
+_DESCRIPTION = "S5 memory for reinforcement learning: train, evaluate, export and compare."
 
 
 def _commands() -> Any:
@@ -235,6 +290,7 @@ def _commands() -> Any:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Plot, tyro.conf.subcommand("plot")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Bench, tyro.conf.subcommand("bench")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
     )
 

@@ -17,8 +17,10 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from s5_adapters.core.weights import as_policy
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.run_folder import RunConfig, RunOptions, read_config
+from s5_adapters.purejax.start import network_settings
 
 PAPER = "paper"
 
@@ -60,15 +62,27 @@ class Settings:
         return values
 
 
-def load_base(config: str | None) -> RunConfig:
+def load_base(config: str | None, weights: str | None = None) -> RunConfig:
     """The configuration that options start from: the defaults, the published setting, or that of a file.
 
+    Args:
+        config: a file, the folder of a run, or "paper".
+        weights: a policy file whose network, and where no ``config`` is given whose environment, replace
+            the configuration's.
+
     Raises:
-        ValueError: one line, where the file cannot be read or does not hold a configuration.
+        ValueError: one line, where a file cannot be read or does not hold what it should.
     """
-    if config is None:
-        return RunConfig()
-    return RunConfig(PPOConfig.paper()) if config == PAPER else read_config(config)
+    base = RunConfig()
+    if config is not None:
+        base = RunConfig(PPOConfig.paper()) if config == PAPER else read_config(config)
+    if weights is None:
+        return base
+    policy = as_policy(weights)
+    changes = network_settings(policy)
+    if config is None and policy.env_id is not None:
+        changes |= {"env_id": policy.env_id, "env_kwargs": policy.env_kwargs}
+    return dataclasses.replace(base, ppo=dataclasses.replace(base.ppo, **changes))
 
 
 def settings_registry(base: RunConfig) -> ConstructorRegistry:

@@ -104,8 +104,8 @@ def plot_runs(run_dirs: Sequence[Path], output: Path, window: int = 5) -> dict[s
     return groups
 
 
-def draw(bands: dict[str, Band], output: Path) -> None:
-    """Draw labelled bands into a file.
+def draw(bands: dict[str, Band], output: Path, against: str = "environment steps") -> None:
+    """Draw labelled bands into a file; `against` says what their `step` is.
 
     Raises:
         ValueError: one line, for a format that cannot be written.
@@ -123,7 +123,7 @@ def draw(bands: dict[str, Band], output: Path) -> None:
         (line,) = axes.plot(band.step, band.mean, label=label)
         low, high = band.mean - band.standard_error, band.mean + band.standard_error
         axes.fill_between(band.step, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel(against)
     axes.set_ylabel("mean episodic return")
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 3), useMathText=True)
     axes.grid(alpha=0.3)

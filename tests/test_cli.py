@@ -76,6 +76,10 @@ def run(tmp_path_factory):
         (["plot", "nowhere"], "nowhere: no such file or folder"),
         (["plot"], "expected the folders of one or more runs"),
         (["export", "nowhere"], "nowhere: no such file or folder"),
+        (["train", "--weights", "nowhere"], "weights: nowhere: No such file or directory"),
+        (["bench", "report", "nowhere"], "nowhere: no runs/*.json there"),
+        (["bench", "run", "--envs", "CartPole"], "envs: got 'CartPole', expected one of"),
+        (["bench", "run", "--seeds", "0"], "seeds: got 0"),
     ],
 )
 def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, capsys, arguments, message):
@@ -95,7 +99,7 @@ def test_bad_input_gets_one_line_and_leaves_nothing(tmp_path, capsys, arguments,
         (["train", "--critic-memory", "some"], ["--critic-memory", "separate"]),
         (["train", "--memory-config", "8"], ["NAME=VALUE"]),
         (["tarin"], ["train"]),
-        ([], ["train", "evaluate", "plot", "export", "envs"]),
+        ([], ["train", "evaluate", "plot", "export", "bench", "envs"]),
     ],
 )
 def test_an_option_that_cannot_be_read_is_explained(tmp_path, capsys, arguments, words):
@@ -162,6 +166,26 @@ def test_export_writes_a_policy_that_acts(run, tmp_path):
     assert policy.env_id == "RepeatPreviousEasy"
     assert policy.training["updates"] == 4
     assert main(["export", str(run), "-o", "nowhere/policy.safetensors"]) == 2
+    assert main(["export", str(run), "--vecnormalize", "vec.pkl"]) == 2
+
+
+def test_training_starts_from_a_policy_file_with_its_network(run, tmp_path, capsys):
+    assert main(["export", str(run), "-o", "policy.safetensors"]) == 0
+    start = ["train", "--weights", "policy.safetensors", "--quiet", *SMALL[SMALL.index("--num-envs") :]]
+    assert main([*start, "--run-dir", "again"]) == 0
+    config = json.loads((tmp_path / "again" / "config.json").read_text())
+    assert (config["weights"], config["encoder"]) == ("policy.safetensors", [8])
+    assert config["memory_config"] == {**config["memory_config"], "d_model": 8, "d_state": 8, "n_layers": 1}
+    capsys.readouterr()
+    for arguments, message in (
+        (["--encoder", "9"], "weights: their network has encoder (8,), expected (9,)"),
+        (["--normalize-observations"], "come with no observation statistics"),
+        (["--env", "CartPole-v1"], "weights: their network has action Discrete(n=4), expected Discrete(n=2)"),
+    ):
+        assert main([*start, "--run-dir", "other", *arguments]) == 2
+        assert message in (err := capsys.readouterr().err)
+        assert err.count("\n") == 1
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_finished_run_is_not_overwritten_and_resumes_to_nothing(run, capsys):

@@ -69,9 +69,9 @@ def test_command_line_options_exist(option: str, capsys: pytest.CaptureFixture[s
     from s5_adapters.cli import main
 
     helps = []
-    for command in ("train", "evaluate", "plot"):
+    for command in (["train"], ["evaluate"], ["plot"], ["export"], ["bench", "run"]):
         with pytest.raises(SystemExit) as ended:
-            main([command, "--help"])
+            main([*command, "--help"])
         assert ended.value.code == 0
         helps.append(capsys.readouterr().out)
     assert option in "".join(helps)

@@ -249,7 +249,7 @@ def require_same_network(found: ActorCriticConfig, wanted: ActorCriticConfig) ->
 
 
 def _settings(config: ActorCriticConfig) -> dict[str, Any]:
-    memory = {f"memory_config[{name!r}]": value for name, value in config.memory_config}
+    memory = {f"memory_config[{name!r}]": value for name, value in dict(config.memory_config).items()}
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name != "memory_config"} | memory
 
 

@@ -41,7 +41,7 @@ class RestoredPolicy(NamedTuple):
         statistics = None
         if self.obs_stats is not None:
             mean, variance = np.asarray(self.obs_stats.mean), np.asarray(self.obs_stats.variance)
-            statistics = ObservationStatistics(mean, variance, EPSILON, CLIP)
+            statistics = ObservationStatistics(mean, variance, EPSILON, CLIP, float(self.obs_stats.samples))
         ppo = self.config.ppo
         return Policy(
             config=self.problem.net.config,

@@ -47,16 +47,21 @@ class RunConfig:
     """What is trained."""
     seed: int = 0
     """The run's key is ``jax.random.key(seed)``."""
+    weights: str | None = None
+    """Policy file that training starts from, which also sets the network's options; None: random weights."""
     options: RunOptions = dataclasses.field(default_factory=RunOptions)
     """How it is watched and kept."""
 
     def __post_init__(self) -> None:
         """Check the seed; the parts check themselves."""
         checks.integer("seed", self.seed, minimum=0)
+        if not isinstance(self.weights, str | None):
+            raise ValueError(f"weights: got {self.weights!r}, expected the name of a file")
 
     def to_dict(self) -> dict[str, Any]:
         """All fields in one flat mapping that JSON can hold."""
-        return self.ppo.to_dict() | {"seed": self.seed} | dataclasses.asdict(self.options)
+        start = {"seed": self.seed, "weights": self.weights}
+        return self.ppo.to_dict() | start | dataclasses.asdict(self.options)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -68,13 +73,13 @@ class RunConfig:
         rest = dict(values)
         option_names = [field.name for field in dataclasses.fields(RunOptions)]
         options = {name: rest.pop(name) for name in option_names if name in rest}
-        seed = rest.pop("seed", 0)
+        seed, weights = rest.pop("seed", 0), rest.pop("weights", None)
         ppo_names = [field.name for field in dataclasses.fields(PPOConfig)]
         for name in rest:
             if name not in ppo_names:
-                known = checks.nearest_names(name, [*ppo_names, "seed", *option_names])
+                known = checks.nearest_names(name, [*ppo_names, "seed", "weights", *option_names])
                 raise ValueError(f"unknown field {name!r}, expected one of {known}")
-        return cls(PPOConfig.from_dict(rest), seed, RunOptions(**options))
+        return cls(PPOConfig.from_dict(rest), seed, weights, RunOptions(**options))
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from s5_adapters.core.weights import as_policy
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
@@ -35,6 +36,7 @@ from s5_adapters.purejax.run_folder import (
     read_config,
     write_config,
 )
+from s5_adapters.purejax.start import start_from
 
 HostMetrics = dict[str, np.ndarray]
 
@@ -67,6 +69,8 @@ class Trainer:
     Args:
         config: what to train.
         seed: the run's key is ``jax.random.key(seed)``.
+        weights: policy file of the same network to start from, with its observation statistics; everything
+            else begins as in any run.
         run_dir: an unused folder for ``config.json``, ``log.jsonl``, TensorBoard events and checkpoints; None
             keeps nothing.
         options: how the run is watched and kept.
@@ -79,7 +83,8 @@ class Trainer:
         compile_seconds: what tracing and compiling took.
 
     Raises:
-        ValueError: one line, for a configuration that cannot be built and a folder that cannot be used.
+        ValueError: one line, for a configuration that cannot be built, a folder that cannot be used, and
+            weights that cannot be read or belong to another network.
     """
 
     def __init__(
@@ -87,14 +92,15 @@ class Trainer:
         config: PPOConfig,
         *,
         seed: int = 0,
+        weights: str | None = None,
         run_dir: str | Path | None = None,
         options: RunOptions | None = None,
         reporter: Reporter | None = None,
     ):
-        self._prepare(RunConfig(config, seed, options or RunOptions()), run_dir, reporter)
+        self._prepare(RunConfig(config, seed, weights, options or RunOptions()), run_dir, reporter)
         if self.run_dir is not None:
             check_unused(self.run_dir)
-        self.state = self._init(self._key)
+        self.state = self._first_state()
         self._compile()
         if self.run_dir is not None:
             write_config(self.run_dir, self.run_config)
@@ -147,6 +153,22 @@ class Trainer:
         key = jax.random.fold_in(jax.random.fold_in(self._key, _EVALUATION_STREAM), self.update)
         return self._evaluator(self.state.params, self.state.carry.obs_stats, key)
 
+    def profile(self, folder: str | Path, *, updates: int = 2) -> Path:
+        """Rehearse the next updates under JAX's profiler; the run itself is not touched.
+
+        Args:
+            folder: where the trace goes.
+            updates: how many updates to trace; every operation of each is in the trace.
+
+        Returns:
+            The trace, a ``perfetto_trace.json.gz`` that https://ui.perfetto.dev opens.
+        """
+        updates = min(updates, self._buffer_size)
+        state = jax.tree.map(jnp.copy, self.state)
+        with jax.profiler.trace(folder, create_perfetto_trace=True):
+            jax.block_until_ready(self._run_chunk(updates, state))
+        return max(Path(folder).rglob("perfetto_trace.json.gz"), key=lambda path: path.stat().st_mtime)
+
     def save(self) -> Path:
         """Write a checkpoint of the state as it is now and return its folder.
 
@@ -190,11 +212,17 @@ class Trainer:
         state: TrainState = init_state(self.problem, config, key, rate)
         return state
 
+    def _first_state(self) -> TrainState:
+        state, weights = self._init(self._key), self.run_config.weights
+        if weights is None:
+            return state
+        return start_from(state, as_policy(weights), self.problem, self.run_config.ppo)
+
     def _restore(self) -> None:
         assert self.checkpoints is not None
         assert self.run_dir is not None
         if self.checkpoints.latest() is None:  # stopped before the first checkpoint: nothing is lost but time
-            self.state = self._init(self._key)
+            self.state = self._first_state()
             return
         self.state = self.checkpoints.restore(jax.eval_shape(self._init, self._key))
         self.update = int(self.state.update)
@@ -207,12 +235,12 @@ class Trainer:
         """Compile the one program for chunks of every length, by running it for none."""
         self._reporter.say("compiling ...")
         started = time.perf_counter()
-        self.state, _ = jax.block_until_ready(self._run_chunk(0))
+        self.state, _ = jax.block_until_ready(self._run_chunk(0, self.state))
         self.compile_seconds = time.perf_counter() - started
 
-    def _run_chunk(self, length: int) -> tuple[TrainState, Metrics]:
+    def _run_chunk(self, length: int, state: TrainState) -> tuple[TrainState, Metrics]:
         result: tuple[TrainState, Metrics] = run_chunk(
-            self.state,
+            state,
             jnp.int32(length),
             problem=self.problem,
             config=self.run_config.ppo,
@@ -224,7 +252,7 @@ class Trainer:
         """Do one chunk of updates, check it, log it and show it."""
         length = self._chunk_length()
         started = time.perf_counter()
-        self.state, buffer = self._run_chunk(length)
+        self.state, buffer = self._run_chunk(length, self.state)
         metrics = {name: np.asarray(values)[:length] for name, values in buffer.items()}
         seconds = time.perf_counter() - started
         self._check_finite(metrics)

@@ -1,0 +1,1 @@
+"""One model, one environment, three ecosystems: measure, tabulate, plot."""

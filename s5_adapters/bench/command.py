@@ -1,0 +1,110 @@
+"""``s5-adapters bench run | report``."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from s5_adapters.bench.spec import FRAMEWORKS, Spec, cells, specs
+from s5_adapters.bench.sweep import run_sweep
+from s5_adapters.core import checks
+
+DEFAULT_MEMORIES = ("s5", "own-lstm")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Run a sweep, or what is missing of one, and write its report."""
+
+    output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
+    """Folder of the sweep; by default benchmarks/results/sweep-SIZE-MACHINE. Runs that it holds are not done
+    again."""
+    size: Literal["small", "full"] = "small"
+    """Minutes, or hours."""
+    envs: tuple[str, ...] = ()
+    """Environments, of those of the sweep; by default all."""
+    frameworks: tuple[Literal["purejax", "sb3", "sb3-segments", "rllib"], ...] = FRAMEWORKS  # type: ignore[assignment]
+    """Where the same spec is run."""
+    memories: tuple[Literal["s5", "gru", "lstm", "own-lstm"], ...] = DEFAULT_MEMORIES  # type: ignore[assignment]
+    """What stands between encoder and torsos; own-lstm is the framework's own policy, where it has one."""
+    seeds: int = 1
+    """Runs of each combination."""
+    steps: int | None = None
+    """Environment steps of each run; by default those of the size."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where the learner computes, in all of them."""
+    timeout: float = 3600.0
+    """Seconds that one run may take."""
+
+    def run(self) -> int:
+        """Run the cells, write the report; 1 if a cell failed."""
+        from s5_adapters.bench.report import write_report  # matplotlib and scipy
+
+        chosen = self._specs()
+        checks.integer("seeds", self.seeds)
+        checks.positive("timeout", self.timeout)
+        if self.device == "gpu":
+            _require_gpu()
+        wanted = cells(chosen, self.frameworks, self.memories, self.seeds, self.device)
+        folder = self.output or self._folder()
+        command = shlex.join(["s5-adapters", *sys.argv[1:]])
+        outcomes = run_sweep(wanted, folder, command=command, timeout=self.timeout, say=_say)
+        failed = [outcome for outcome in outcomes if outcome.result is None]
+        if len(failed) < len(outcomes):
+            print(f"wrote {write_report(folder)}")
+        if failed:
+            print(f"{len(failed)} of {len(outcomes)} cells failed; the same command tries them again")
+        return 1 if failed else 0
+
+    def _specs(self) -> tuple[Spec, ...]:
+        known = {spec.ppo.env_id: spec for spec in specs(self.size)}
+        for env_id in self.envs:
+            checks.one_of("envs", env_id, list(known))
+        chosen = tuple(known[env_id] for env_id in self.envs or known)
+        if self.steps is None:
+            return chosen
+        return tuple(replace(spec, ppo=replace(spec.ppo, total_steps=self.steps)) for spec in chosen)
+
+    def _folder(self) -> Path:
+        from s5_adapters.bench.machine import machine, machine_slug
+
+        return Path("benchmarks/results") / f"sweep-{self.size}-{machine_slug(machine(self.device))}"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write the report of a sweep's folder anew, from whatever runs it holds."""
+
+    folder: tyro.conf.Positional[Path]
+    """Folder of a sweep, with runs/*.json."""
+
+    def run(self) -> int:
+        """Write it and say where."""
+        from s5_adapters.bench.report import write_report
+
+        print(f"wrote {write_report(self.folder)}")
+        return 0
+
+
+def _require_gpu() -> None:
+    """Look for a GPU in a process of its own: this one must not hold its memory while cells run.
+
+    Raises:
+        ValueError: JAX or torch finds none.
+    """
+    for name, program in (
+        ("JAX", "import jax; jax.devices('gpu')"),
+        ("torch", "import torch; torch.zeros(1, device='cuda')"),
+    ):
+        if subprocess.run([sys.executable, "-c", program], capture_output=True).returncode:
+            raise ValueError(f"device: got 'gpu', but {name} finds none on this machine")
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)

@@ -1,0 +1,98 @@
+"""RLlib's new API stack, sampling in the process that learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+
+from s5_adapters.bench.checks import assert_same_parameters
+from s5_adapters.bench.record import Recorder
+from s5_adapters.bench.spec import Cell
+from s5_adapters.core.weights import load_policy
+from s5_adapters.rllib import S5PPOConfig
+
+DIFFERENCES = (
+    "rows end where episodes end, and minibatches are whole rows, not whole environments",
+    "advantages are standardised over the rollout, not within each minibatch",
+    "Adam's epsilon is 1e-8",
+)
+_returns: list[float] = []
+
+
+def note_return(*, episode: Any, **_: Any) -> None:
+    """RLlib's callback at an episode's end."""
+    _returns.append(float(episode.get_return()))
+
+
+def run(cell: Cell, weights: Path | None, record: Recorder) -> None:
+    """Train with PPO, one iteration an update."""
+    torch.set_num_threads(1)
+    record.differences += DIFFERENCES
+    on_gpu = cell.device == "gpu"
+    ray.init(num_cpus=2, num_gpus=int(on_gpu), include_dashboard=False, address="local", log_to_driver=False)
+    try:
+        algo = _config(cell, weights, record).build_algo()
+        module = algo.get_module()
+        if weights:
+            assert_same_parameters(load_policy(weights), module.get_params())
+        record.facts["parameters"] = sum(parameter.numel() for parameter in module.parameters())
+        algo.env_runner.sample = record.timed("collect", algo.env_runner.sample)
+        algo.learner_group.update = record.timed("update", algo.learner_group.update)
+        _returns.clear()
+        record.start()
+        for update in range(1, cell.config.num_updates + 1):
+            algo.train()
+            record.updated(update * cell.config.steps_per_update, _returns)
+            _returns.clear()
+        algo.stop()
+    finally:
+        ray.shutdown()
+
+
+def _config(cell: Cell, weights: Path | None, record: Recorder) -> S5PPOConfig:
+    config = cell.config
+    if weights:
+        network: dict[str, Any] = {
+            "model_config": {"weights": load_policy(weights), "max_seq_len": cell.spec.row_length}
+        }
+    else:
+        record.differences.append("own-lstm: one torso is shared by actor and critic")
+        own = DefaultModelConfig(
+            use_lstm=True,
+            lstm_cell_size=config.memory_config["d_model"],
+            fcnet_hiddens=list(config.encoder),
+            fcnet_activation=config.activation,
+            head_fcnet_hiddens=list(config.actor_torso),
+            head_fcnet_activation=config.activation,
+            max_seq_len=cell.spec.row_length,
+            vf_share_layers=True,
+        )
+        network = {"rl_module_spec": RLModuleSpec(module_class=DefaultPPOTorchRLModule, model_config=own)}
+    return (
+        S5PPOConfig()
+        .environment(config.env_id, env_config=dict(config.env_kwargs))
+        .env_runners(num_env_runners=0, num_envs_per_env_runner=config.num_envs)
+        .learners(num_gpus_per_learner=int(cell.device == "gpu"))
+        .callbacks(on_episode_end=note_return)
+        .rl_module(**network)
+        .training(
+            train_batch_size_per_learner=config.steps_per_update,
+            minibatch_size=config.steps_per_update // config.num_minibatches,
+            num_epochs=config.num_epochs,
+            lr=config.learning_rate,
+            gamma=config.gamma,
+            lambda_=config.gae_lambda,
+            clip_param=config.clip_range,
+            entropy_coeff=config.entropy_coef,
+            vf_loss_coeff=config.value_coef / 2,  # RLlib's value loss is not halved
+            grad_clip=config.max_grad_norm,
+            grad_clip_by="global_norm",
+        )
+        .debugging(seed=cell.seed)
+    )

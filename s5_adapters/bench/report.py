@@ -1,0 +1,177 @@
+"""A sweep as Markdown and plots."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from s5_adapters.bench.figures import plot_curves, plot_throughput
+from s5_adapters.bench.spec import FRAMEWORKS, MEMORIES
+from s5_adapters.bench.summary import CONFIDENCE, Group, estimate, group, median
+from s5_adapters.bench.sweep import SWEEP_NAME, read_failures, read_results
+from s5_adapters.core.weights import write_whole
+
+REPORT_NAME = "report.md"
+NAMES = {
+    "purejax": "jitted trainer",
+    "sb3": "SB3 RecurrentPPO",
+    "sb3-segments": "SB3 S5RecurrentPPO",
+    "rllib": "RLlib",
+}
+HEADER = (
+    "framework",
+    "memory",
+    "seeds",
+    "steps/s",
+    "collecting",
+    "updating",
+    "compiling s",
+    "s to threshold",
+    "reached",
+    "final return",
+    "peak MiB",
+)
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.md` and the plots beside a folder's runs; returns the report's path.
+
+    Raises:
+        ValueError: one line, where the folder holds no results.
+    """
+    results = read_results(folder)
+    groups = dict(sorted(group(results).items(), key=lambda item: _order(item[0])))
+    parts = [*_head(folder, results)]
+    for env_id in dict.fromkeys(key[0] for key in groups):
+        mine = {key: runs for key, runs in groups.items() if key[0] == env_id}
+        parts += _environment(folder, env_id, mine)
+    parts += _differences(results)
+    parts += _failures(folder)
+    write_whole(folder / REPORT_NAME, ("\n".join(parts).rstrip() + "\n").encode())
+    return folder / REPORT_NAME
+
+
+def _head(folder: Path, results: Sequence[dict[str, Any]]) -> list[str]:
+    lines = ["# One model, three ecosystems", ""]
+    sweep = folder / SWEEP_NAME
+    if sweep.is_file():
+        lines += ["Made by:", "", "```sh", json.loads(sweep.read_text())["command"], "```", ""]
+    machines = {json.dumps(result["machine"], sort_keys=True): result["machine"] for result in results}
+    for info in machines.values():
+        versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+        lines += [
+            f"- {info['device']}, {info['cores']} cores of {info['cpu']}, {info['system']}, Python "
+            f"{info['python']}, {info['date']}: {versions}"
+        ]
+    if not any(result["cell"]["device"] == "gpu" for result in results):
+        lines += ["- a GPU: not yet measured"]
+    percent = round(100 * CONFIDENCE)
+    return [
+        *lines,
+        "",
+        "Steps per second are of environment steps, from the median update, compiling left out: over "
+        "everything, while collecting, while updating. Seconds to the threshold are training time without "
+        "compiling, the median over the seeds that reached it. The final return is the interquartile mean "
+        f"over seeds of the mean return in the last tenth of training, with a {percent} % bootstrap "
+        "interval. Peak memory is that of the cell's process, imports and compiled programs included and "
+        "Ray's own processes left out.",
+        "",
+    ]
+
+
+def _environment(folder: Path, env_id: str, groups: dict[Group, list[dict[str, Any]]]) -> list[str]:
+    spec = next(iter(groups.values()))[0]["cell"]["spec"]
+    memory = spec["memory_config"]
+    lines = [
+        f"## {env_id}",
+        "",
+        f"{spec['total_steps']:,} steps in {spec['num_envs']} environments x {spec['num_steps']} steps, "
+        f"{spec['num_epochs']} epochs of {spec['num_minibatches']} minibatches; memories of "
+        f"{memory['n_layers']} layers, {memory['d_model']} wide; threshold {spec['threshold']:g}.",
+        "",
+        "| " + " | ".join(HEADER) + " |",
+        "|" + "---|" * len(HEADER),
+    ]
+    lines += ["| " + " | ".join(_row(key, runs)) + " |" for key, runs in groups.items()]
+    if not any(key[1] == "gpu" for key in groups):
+        lines += ["| any, on a GPU |" + " not yet measured |" + " |" * (len(HEADER) - 2)]
+    by_label = {_label(key): runs for key, runs in groups.items()}
+    figures = {
+        f"throughput-{env_id}.png": "Environment steps per second",
+        f"steps-{env_id}.png": "Mean episodic return against environment steps",
+        f"seconds-{env_id}.png": "Mean episodic return against seconds of training",
+    }
+    throughput, steps, seconds = (folder / name for name in figures)
+    plot_throughput(by_label, throughput)
+    plot_curves(by_label, "step", steps)
+    plot_curves(by_label, "seconds", seconds)
+    return [*lines, "", *(f"![{text}]({name})" for name, text in figures.items()), ""]
+
+
+def _row(key: Group, runs: Sequence[dict[str, Any]]) -> list[str]:
+    speeds = {
+        part: median([run["steps_per_second"].get(part) for run in runs])
+        for part in ("total", "collect", "update")
+    }
+    seconds = [run["threshold"]["seconds"] for run in runs]
+    reached = sum(second is not None for second in seconds)
+    final = [run["final_return"] for run in runs if run["final_return"] is not None]
+    return [
+        NAMES[key[2]] + ("" if key[1] == "cpu" else " (GPU)"),
+        key[3],
+        str(len(runs)),
+        *(_number(speeds[part], ",.0f") for part in ("total", "collect", "update")),
+        _number(median([run["compile_seconds"] for run in runs]), ".1f"),
+        _number(median(seconds), ".1f"),
+        f"{reached} of {len(runs)}",
+        _final(final),
+        _number(median([run["peak_memory_mib"]["process"] for run in runs]), ",.0f"),
+    ]
+
+
+def _final(returns: Sequence[float]) -> str:
+    if not returns:
+        return "-"
+    found = estimate(returns)
+    bounds = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
+    return f"{found.value:.3f}{bounds}"
+
+
+def _differences(results: Sequence[dict[str, Any]]) -> list[str]:
+    found: dict[str, set[str]] = {}
+    for result in results:
+        for difference in result["differences"]:
+            found.setdefault(difference, set()).add(NAMES[result["cell"]["framework"]])
+    return [
+        "## What is not the same",
+        "",
+        "All cells of a spec, memory and seed start from the same weights, which each checks, in the same "
+        "environment code, with the same hyperparameters, but:",
+        "",
+        *(f"- {', '.join(sorted(names))}: {text}" for text, names in found.items()),
+        "- every framework draws actions and shuffles minibatches from random numbers of its own",
+        "",
+    ]
+
+
+def _failures(folder: Path) -> list[str]:
+    failures = read_failures(folder)
+    if not failures:
+        return []
+    return ["## Cells without a result", "", *(f"- {name}: {why}" for name, why in failures.items()), ""]
+
+
+def _label(key: Group) -> str:
+    return f"{NAMES[key[2]]}, {key[3]}" + ("" if key[1] == "cpu" else " (GPU)")
+
+
+def _order(key: Group) -> tuple[Any, ...]:
+    env_id, device, framework, memory = key
+    return env_id, device, FRAMEWORKS.index(framework), MEMORIES.index(memory)
+
+
+def _number(value: float | None, style: str) -> str:
+    return "-" if value is None else format(value, style)

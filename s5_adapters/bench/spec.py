@@ -1,0 +1,133 @@
+"""What a sweep runs: the specifications, and their cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
+
+from s5_adapters.purejax.config import PPOConfig
+
+OWN = "own-lstm"
+"""The memory of a cell that runs its framework's own LSTM policy, for contrast."""
+MEMORIES = ("s5", "gru", "lstm", OWN)
+FRAMEWORKS = ("purejax", "sb3", "sb3-segments", "rllib")
+HAVE_THEIR_OWN = ("sb3", "rllib")
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """One problem, the same for every framework.
+
+    Attributes:
+        ppo: environment, sizes, hyperparameters and steps; its memory is replaced by each cell's.
+        threshold: the mean return of an update's episodes from which on the task counts as learnt.
+        row_length: steps in a row of RLlib's training batches (`max_seq_len`).
+    """
+
+    ppo: PPOConfig
+    threshold: float
+    row_length: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**self.ppo.to_dict(), "threshold": self.threshold, "row_length": self.row_length}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        rest = dict(values)
+        threshold, row_length = rest.pop("threshold"), rest.pop("row_length")
+        return cls(PPOConfig.from_dict(rest), threshold, row_length)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One run of one spec, in a process of its own."""
+
+    spec: Spec
+    framework: str
+    memory: str
+    seed: int
+    device: str = "cpu"
+
+    @property
+    def config(self) -> PPOConfig:
+        """The spec's hyperparameters with this cell's memory, of the spec's width and depth."""
+        ppo = self.spec.ppo
+        sizes = {name: ppo.memory_config[name] for name in ("d_model", "n_layers")}
+        if self.memory == ppo.memory:
+            return ppo
+        return dataclasses.replace(
+            ppo, memory="lstm" if self.memory == OWN else self.memory, memory_config=sizes
+        )
+
+    @property
+    def name(self) -> str:
+        """A file name: what it runs, and a digest of everything that decides its result."""
+        text = json.dumps(self.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+        parts = (self.spec.ppo.env_id, self.framework, self.memory, f"seed{self.seed}", self.device, digest)
+        return "-".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {**dataclasses.asdict(dataclasses.replace(self, spec=None)), "spec": self.spec.to_dict()}  # type: ignore[arg-type]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "spec": Spec.from_dict(values["spec"])})
+
+
+def _problem(env_id: str, total_steps: int, **changes: Any) -> PPOConfig:
+    setting: dict[str, Any] = {
+        "env_id": env_id,
+        "memory": "s5",
+        "memory_config": {"d_model": 64, "d_state": 64, "n_layers": 2, "dt_min": 0.01},
+        "encoder": (64,),
+        "actor_torso": (64,),
+        "critic_torso": (64,),
+        "activation": "tanh",  # which every framework's own LSTM policy knows
+        "critic_memory": "shared",
+        "total_steps": total_steps,
+        "num_envs": 16,
+        "num_steps": 104,
+        "num_epochs": 4,
+        "num_minibatches": 4,
+        "learning_rate": 1e-3,
+        "anneal_learning_rate": False,
+        "clip_value_loss": False,
+    }
+    return PPOConfig(**(setting | changes))
+
+
+def specs(size: str) -> tuple[Spec, ...]:
+    """The specs of a sweep: of `SIZES`, `"small"` for minutes and `"full"` for hours."""
+    steps = SIZES[size]
+    return (
+        Spec(_problem("RepeatPreviousEasy", steps), threshold=0.9, row_length=52),
+        Spec(_problem("PositionOnlyCartPoleEasy", steps, num_steps=128), threshold=0.9, row_length=64),
+    )
+
+
+SIZES: Mapping[str, int] = {"small": 60_000, "full": 1_000_000}
+"""Environment steps of each run."""
+
+
+def cells(
+    specs: tuple[Spec, ...],
+    frameworks: tuple[str, ...],
+    memories: tuple[str, ...],
+    seeds: int,
+    device: str,
+) -> Iterator[Cell]:
+    """Every combination there is, a seed of all before the next, so that a sweep cut short compares."""
+    for seed in range(seeds):
+        for spec in specs:
+            for framework in frameworks:
+                for memory in memories:
+                    if memory != OWN or framework in HAVE_THEIR_OWN:
+                        yield Cell(spec, framework, memory, seed, device)

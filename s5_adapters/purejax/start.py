@@ -1,0 +1,48 @@
+"""Starting a training from a portable policy."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from s5_adapters.core.weights import Policy, require_same_network
+from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.normalization import CLIP, EPSILON, RunningStats
+from s5_adapters.purejax.ppo import TrainState
+from s5_adapters.purejax.problem import Problem
+
+_NETWORK = ("memory", "encoder", "actor_torso", "critic_torso", "activation", "critic_memory")
+
+
+def network_settings(policy: Policy) -> dict[str, Any]:
+    """The fields of a ``PPOConfig`` that a policy's network decides."""
+    settings = {name: getattr(policy.config, name) for name in _NETWORK}
+    settings["memory_config"] = dict(policy.config.memory_config)
+    return settings | {"normalize_observations": policy.obs_statistics is not None}
+
+
+def start_from(state: TrainState, weights: Policy, problem: Problem, config: PPOConfig) -> TrainState:
+    """Put a policy's weights and observation statistics into a run's first state, copied.
+
+    Raises:
+        ValueError: another network, or statistics that the run does not keep or keeps otherwise; one line.
+    """
+    require_same_network(weights.config, problem.net.config)
+    statistics = weights.obs_statistics
+    if (statistics is not None) != config.normalize_observations:
+        have = "no" if statistics is None else "their"
+        raise ValueError(
+            f"weights: they come with {have} observation statistics, so expected normalize_observations="
+            f"{statistics is not None}, got {config.normalize_observations}"
+        )
+    params = jax.tree.map(jnp.array, weights.params)
+    if statistics is None:
+        return state._replace(params=params)
+    if (statistics.epsilon, statistics.clip) != (EPSILON, CLIP):
+        raise ValueError(
+            f"weights: their observations are normalised with epsilon {statistics.epsilon:g} and clipped at "
+            f"{statistics.clip:g}, expected {EPSILON:g} and {CLIP:g}, which the trainer goes on with"
+        )
+    mean, variance = jnp.array(statistics.mean), jnp.array(statistics.variance)
+    stats = RunningStats(mean, variance, jnp.float32(statistics.samples))
+    return state._replace(params=params, carry=state.carry._replace(obs_stats=stats))

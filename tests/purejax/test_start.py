@@ -1,0 +1,60 @@
+"""Training from a portable policy: what goes into the first state, and which weights are refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from s5_adapters.core import ActorCritic
+from s5_adapters.core.weights import ObservationStatistics, Policy, save_policy
+from s5_adapters.purejax import Trainer, build_problem
+from tests.purejax.helpers import quick_compilation, small_config
+
+CONFIG = small_config(normalize_observations=True)
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    config = build_problem(CONFIG).net.config
+    statistics = ObservationStatistics(np.full(4, 0.5, np.float32), np.full(4, 2.0, np.float32), samples=50.0)
+    return Policy(config, ActorCritic(config).init(jax.random.key(9)), statistics)
+
+
+def refused(policy: Policy, tmp_path, **overrides) -> str:
+    save_policy(tmp_path / "p.safetensors", policy)
+    config = small_config(**({"normalize_observations": True} | overrides))
+    with pytest.raises(ValueError, match=r"^weights: ") as caught:
+        Trainer(config, weights=str(tmp_path / "p.safetensors"), run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_first_state_holds_the_weights_and_their_statistics(policy, tmp_path):
+    save_policy(tmp_path / "p.safetensors", policy)
+    with quick_compilation():
+        trainer = Trainer(CONFIG, weights=str(tmp_path / "p.safetensors"), run_dir=tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, trainer.state.params, policy.params)
+    stats = trainer.state.carry.obs_stats
+    np.testing.assert_array_equal(stats.mean, policy.obs_statistics.mean)
+    assert float(stats.samples) == 50.0
+    # A run that was stopped before its first checkpoint begins from them again.
+    with quick_compilation():
+        resumed = Trainer.resume(tmp_path / "run")
+    jax.tree.map(np.testing.assert_array_equal, resumed.state.params, policy.params)
+
+
+def test_weights_that_the_run_cannot_go_on_from_are_refused(policy, tmp_path):
+    assert "memory_config['d_model'] 8, expected 16" in refused(
+        policy, tmp_path, memory_config={"d_model": 16, "d_state": 8}
+    )
+    assert "expected normalize_observations=True, got False" in refused(
+        policy, tmp_path, normalize_observations=False
+    )
+    without = dataclasses.replace(policy, obs_statistics=None)
+    assert "expected normalize_observations=False, got True" in refused(without, tmp_path)
+    tight = dataclasses.replace(policy.obs_statistics, clip=5.0)
+    assert "clipped at 5, expected 1e-08 and 10" in refused(
+        dataclasses.replace(policy, obs_statistics=tight), tmp_path
+    )
