@@ -96,6 +96,7 @@ def result_of(cell: Cell, final: float | None, speed: float) -> dict[str, Any]:
         "cell": cell.to_dict(),
         "machine": machine("cpu"),
         "peak_memory_mib": {"process": 1234.5},
+        "parameters": 5678,
         "compile_seconds": 2.0,
         "steps_per_second": {"total": 32 * speed, "collect": 64 * speed, "update": None},
         "final_return": final,
@@ -116,14 +117,28 @@ def test_the_report_says_what_was_measured_and_what_was_not(
     assert main(["bench", "report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"wrote {tmp_path / 'report.md'}\n"
     text = (tmp_path / "report.md").read_text()
-    assert "| jitted trainer | s5 | 3 | 352 | 704 | - | 2.0 | 0.2 | 3 of 3 | 0.600 [0.500, 0.700] |" in text
-    assert "| RLlib | s5 | 3 | 448 | 896 | - | 2.0 | - | 0 of 3 | - | 1,234 |" in text
+    assert (
+        "| jitted trainer | s5 | 5,678 | 3 | 352 | 704 | - | 2.0 | 0.2 | 3 of 3 | 0.600 [0.500, 0.700] |"
+        in text
+    )
+    assert "| RLlib | s5 | 5,678 | 3 | 448 | 896 | - | 2.0 | - | 0 of 3 | - | 1,234 |" in text
     assert "- RLlib: rows end where episodes end" in text
     assert "a GPU: not yet measured" in text
     for name in ("throughput", "steps", "seconds"):
         assert (tmp_path / f"{name}-RepeatPreviousEasy.png").read_bytes().startswith(b"\x89PNG")
         assert f"({name}-RepeatPreviousEasy.png)" in text
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_specs_that_differ_are_not_mixed(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    longer = REPLACED(TINY, ppo=REPLACED(TINY.ppo, total_steps=960))
+    for spec in (TINY, longer):
+        cell = Cell(spec, "purejax", "s5", 0)
+        (tmp_path / "runs" / f"{cell.name}.json").write_text(json.dumps(result_of(cell, 0.5, 10.0)))
+    text = write_report(tmp_path).read_text()
+    for spec in (TINY, longer):
+        assert f"## RepeatPreviousEasy-{spec.digest}\n" in text
 
 
 def test_a_folder_without_runs_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,12 +60,14 @@ def machine_slug(info: Mapping[str, Any]) -> str:
 
 
 def peak_memory_mib(device: str) -> dict[str, float]:
-    """The largest resident memory of this process so far and, on a GPU, the most that JAX held there."""
+    """The largest resident memory of this process so far and, on a GPU, the most that JAX and torch held."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
     peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
     if device == "gpu":
-        stats = jax.devices("gpu")[0].memory_stats() or {}
-        peak["jax_on_device"] = stats.get("peak_bytes_in_use", 0) / 2**20
+        held = (jax.devices("gpu")[0].memory_stats() or {}).get("peak_bytes_in_use", 0)
+        if "torch" in sys.modules:
+            held += sys.modules["torch"].cuda.max_memory_reserved()
+        peak["device"] = held / 2**20
     return peak
 
 

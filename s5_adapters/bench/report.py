@@ -24,6 +24,7 @@ NAMES = {
 HEADER = (
     "framework",
     "memory",
+    "parameters",
     "seeds",
     "steps/s",
     "collecting",
@@ -45,9 +46,9 @@ def write_report(folder: Path) -> Path:
     results = read_results(folder)
     groups = dict(sorted(group(results).items(), key=lambda item: _order(item[0])))
     parts = [*_head(folder, results)]
-    for env_id in dict.fromkeys(key[0] for key in groups):
-        mine = {key: runs for key, runs in groups.items() if key[0] == env_id}
-        parts += _environment(folder, env_id, mine)
+    for problem in dict.fromkeys(key[0] for key in groups):
+        mine = {key: runs for key, runs in groups.items() if key[0] == problem}
+        parts += _problem(folder, problem, mine)
     parts += _differences(results)
     parts += _failures(folder)
     write_whole(folder / REPORT_NAME, ("\n".join(parts).rstrip() + "\n").encode())
@@ -77,16 +78,16 @@ def _head(folder: Path, results: Sequence[dict[str, Any]]) -> list[str]:
         "compiling, the median over the seeds that reached it. The final return is the interquartile mean "
         f"over seeds of the mean return in the last tenth of training, with a {percent} % bootstrap "
         "interval. Peak memory is that of the cell's process, imports and compiled programs included and "
-        "Ray's own processes left out.",
+        "Ray's own processes left out, plus what was held on the GPU where one was used.",
         "",
     ]
 
 
-def _environment(folder: Path, env_id: str, groups: dict[Group, list[dict[str, Any]]]) -> list[str]:
+def _problem(folder: Path, problem: str, groups: dict[Group, list[dict[str, Any]]]) -> list[str]:
     spec = next(iter(groups.values()))[0]["cell"]["spec"]
     memory = spec["memory_config"]
     lines = [
-        f"## {env_id}",
+        f"## {problem}",
         "",
         f"{spec['total_steps']:,} steps in {spec['num_envs']} environments x {spec['num_steps']} steps, "
         f"{spec['num_epochs']} epochs of {spec['num_minibatches']} minibatches; memories of "
@@ -100,9 +101,9 @@ def _environment(folder: Path, env_id: str, groups: dict[Group, list[dict[str, A
         lines += ["| any, on a GPU |" + " not yet measured |" + " |" * (len(HEADER) - 2)]
     by_label = {_label(key): runs for key, runs in groups.items()}
     figures = {
-        f"throughput-{env_id}.png": "Environment steps per second",
-        f"steps-{env_id}.png": "Mean episodic return against environment steps",
-        f"seconds-{env_id}.png": "Mean episodic return against seconds of training",
+        f"throughput-{problem}.png": "Environment steps per second",
+        f"steps-{problem}.png": "Mean episodic return against environment steps",
+        f"seconds-{problem}.png": "Mean episodic return against seconds of training",
     }
     throughput, steps, seconds = (folder / name for name in figures)
     plot_throughput(by_label, throughput)
@@ -122,13 +123,17 @@ def _row(key: Group, runs: Sequence[dict[str, Any]]) -> list[str]:
     return [
         NAMES[key[2]] + ("" if key[1] == "cpu" else " (GPU)"),
         key[3],
+        f"{runs[0]['parameters']:,}",
         str(len(runs)),
         *(_number(speeds[part], ",.0f") for part in ("total", "collect", "update")),
         _number(median([run["compile_seconds"] for run in runs]), ".1f"),
         _number(median(seconds), ".1f"),
         f"{reached} of {len(runs)}",
         _final(final),
-        _number(median([run["peak_memory_mib"]["process"] for run in runs]), ",.0f"),
+        " + ".join(
+            _number(median([run["peak_memory_mib"][where] for run in runs]), ",.0f")
+            for where in runs[0]["peak_memory_mib"]
+        ),
     ]
 
 
@@ -169,8 +174,8 @@ def _label(key: Group) -> str:
 
 
 def _order(key: Group) -> tuple[Any, ...]:
-    env_id, device, framework, memory = key
-    return env_id, device, FRAMEWORKS.index(framework), MEMORIES.index(memory)
+    problem, device, framework, memory = key
+    return problem, device, FRAMEWORKS.index(framework), MEMORIES.index(memory)
 
 
 def _number(value: float | None, style: str) -> str:

@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from s5_adapters.bench.spec import Cell
+
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 Group = tuple[str, str, str, str]
-"""Environment, device, framework, memory: what is alike but for the seed."""
+"""Problem, device, framework, memory: what is alike but for the seed. A problem goes by its environment's id,
+and where a folder holds several specs of one environment by the spec's digest too."""
 
 
 class Interval(NamedTuple):
@@ -50,11 +53,16 @@ def estimate(values: Sequence[float]) -> Interval:
 
 def group(results: Sequence[dict[str, Any]]) -> dict[Group, list[dict[str, Any]]]:
     """Results that differ in the seed alone, in the order of their seeds."""
+    every = [(Cell.from_dict(result["cell"]), result) for result in results]
+    specs: dict[str, set[str]] = {}
+    for cell, _ in every:
+        specs.setdefault(cell.spec.ppo.env_id, set()).add(cell.spec.digest)
     groups: dict[Group, list[dict[str, Any]]] = {}
-    for result in sorted(results, key=lambda result: result["cell"]["seed"]):
-        cell = result["cell"]
-        key = (cell["spec"]["env_id"], cell["device"], cell["framework"], cell["memory"])
-        groups.setdefault(key, []).append(result)
+    for cell, result in sorted(every, key=lambda pair: pair[0].seed):
+        problem = cell.spec.ppo.env_id
+        if len(specs[problem]) > 1:
+            problem += f"-{cell.spec.digest}"
+        groups.setdefault((problem, cell.device, cell.framework, cell.memory), []).append(result)
     return groups
 
 

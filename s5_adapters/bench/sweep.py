@@ -89,8 +89,7 @@ def run_in_process(cell: Cell, folder: Path, timeout: float) -> str:
         except subprocess.TimeoutExpired:
             code = None
         finally:
-            # Ray's processes are in this session too; none may still compute while the next cell is timed.
-            _end_session(process)
+            _end(process)  # and what it started: nothing may compute while the next cell is timed
     description.unlink()
     if code == 0:
         log.unlink()
@@ -148,7 +147,7 @@ def read_failures(folder: Path) -> dict[str, str]:
     return failures
 
 
-def _end_session(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     try:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:

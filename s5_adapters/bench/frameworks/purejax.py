@@ -32,6 +32,7 @@ def run(cell: Cell, weights: Path | None, record: Recorder) -> None:
     state = init_state(problem, config, jax.random.key(cell.seed), jnp.float32(config.learning_rate))
     state = start_from(state, policy, problem, config)
     assert_same_parameters(policy, state.params)
+    record.facts["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     advance = functools.partial(run_chunk, problem=problem, config=config, buffer_size=1)
     state, _ = jax.block_until_ready(advance(state, jnp.int32(0)))
     record.start()
