@@ -34,6 +34,8 @@ class S5PPOConfig(PPOConfig):
     - `minibatch_size=1024`, `num_epochs=8`, `lr=3e-4`, `lambda_=0.95`, `grad_clip=0.5`, `use_kl_loss=False`,
       `clip_param=0.2`, `entropy_coeff=0.01`: fewer and larger minibatches than PPO's (128, 30), each of whole
       rows.
+    - `max_requests_in_flight_per_env_runner=8`: with RLlib's 1, a runner that is still starting misses the
+      weights of a checkpoint that is restored right after `build_algo()`, and nothing is said.
 
     `validate`, which RLlib calls before it builds anything, refuses a minibatch smaller than a row; and
     every runner refuses a vector environment that resets within the step.
@@ -46,7 +48,7 @@ class S5PPOConfig(PPOConfig):
         # Said outright, so that it survives `to_dict`, by which Tune hands it to a plain PPOConfig.
         self.rl_module(rl_module_spec=RLModuleSpec(), model_config={})
         self.environment(normalize_actions=False, clip_actions=True)
-        self.env_runners(num_envs_per_env_runner=8)
+        self.env_runners(num_envs_per_env_runner=8, max_requests_in_flight_per_env_runner=8)
         self.training(
             lr=3e-4,
             gamma=0.99,
