@@ -1,7 +1,6 @@
 """rl-baselines3-zoo's velocity-less environments with its tuned ppo_lstm hyperparameters: S5Policy and
 MlpLstmPolicy.
 
-    pip install rl_zoo3
     python benchmarks/zoo.py                         # the tuned numbers of steps: hours
     python benchmarks/zoo.py --fraction 0.2 --envs CartPoleNoVel-v1
 
