@@ -14,7 +14,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 SOUND := $(shell $(BIN)/python -c '' 2>/dev/null && [ "$$(cat $(CORE) 2>/dev/null)" = "$(CURDIR)" ] && echo yes)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-slow lint format bench bench-parts docs clean FORCE
+.PHONY: help demo test test-slow lint format bench bench-parts gpu-bench docs clean FORCE
 
 help:
 	@echo 'make demo        train S5 on a memory task, beside a policy without memory (installs neither torch nor Ray)'
@@ -23,7 +23,8 @@ help:
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff rewrite what it can'
 	@echo 'make bench       one model in the trainer, Stable-Baselines3 and RLlib: ten minutes, into benchmarks/results/'
-	@echo 'make bench-parts the parts by themselves: the recurrence, the trainer'
+	@echo 'make bench-parts the parts by themselves: the recurrence, the layer, acting, the trainer'
+	@echo 'make gpu-bench   all of it on a GPU that JAX sees (ARGS=--smoke: tiny sizes on any machine)'
 	@echo 'make docs        the documentation, into site/'
 	@echo 'make clean       remove .venv and everything that was built or cached'
 
@@ -35,7 +36,7 @@ test: $(ALL)
 	@$(BIN)/python -m pytest -m 'not slow' --numprocesses 2 --dist worksteal $(ARGS)
 
 test-slow: $(ALL)
-	@$(BIN)/python -m pytest -m slow --timeout 7200 $(ARGS)
+	@$(BIN)/python -m pytest -m slow --timeout 7200 --numprocesses 2 --dist worksteal $(ARGS)
 
 lint: $(ALL)
 	@$(BIN)/python -m ruff check .
@@ -50,8 +51,11 @@ bench: $(ALL)
 	@$(BIN)/s5-adapters bench run $(ARGS)
 
 bench-parts: $(CORE)
-	@$(BIN)/python benchmarks/scan.py
-	@$(BIN)/python benchmarks/trainer.py
+	@status=0; for part in scan layer acting trainer; do \
+	  $(BIN)/python benchmarks/$$part.py || status=1; done; exit $$status
+
+gpu-bench: $(CORE)
+	@$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 docs: $(DOCS)
 	@$(BIN)/python -m mkdocs build --strict --quiet

@@ -49,10 +49,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write_json(name: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], **extra: Any) -> Path:
-    """Write ``benchmarks/results/<name>-<machine>.json`` and return its path."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}-{machine_slug(info)}.json"
+def write_json(
+    name: str,
+    info: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    folder: Path = RESULTS,
+    **extra: Any,
+) -> Path:
+    """Write ``<name>-<machine>.json`` into ``benchmarks/results/`` or another folder and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{machine_slug(info)}.json"
     command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
     record = {"benchmark": name, "command": command, "machine": dict(info), **extra}
     path.write_text(json.dumps({**record, "rows": list(rows)}, indent=2) + "\n")
@@ -60,13 +67,18 @@ def write_json(name: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, A
 
 
 def interleaved_medians(
-    programs: Mapping[str, Callable[[], Any]], *, rounds: int = 5, min_sample_s: float = 0.02
+    programs: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int = 5,
+    min_sample_s: float = 0.02,
+    wait_each: bool = True,
 ) -> dict[str, float]:
     """Median seconds of one call of each program, measured in turns.
 
     Each round runs every program once, so that whatever else the machine does in that moment slows all of
     them alike: ratios of the medians mean something even on a busy machine. A call shorter than
-    `min_sample_s` is repeated until the sample is that long. Programs return JAX arrays; they are waited for.
+    `min_sample_s` is repeated until the sample is that long. Programs return JAX arrays; they are waited for,
+    each, or with `wait_each=False` a sample's last: a device that queues its work then never idles.
     """
     repeats: dict[str, int] = {}
     for name, program in programs.items():
@@ -79,7 +91,10 @@ def interleaved_medians(
         for name, program in programs.items():
             began = time.perf_counter()
             for _ in range(repeats[name]):
-                jax.block_until_ready(program())
+                result = program()
+                if wait_each:
+                    jax.block_until_ready(result)
+            jax.block_until_ready(result)
             samples[name].append((time.perf_counter() - began) / repeats[name])
     return {name: statistics.median(times) for name, times in samples.items()}
 

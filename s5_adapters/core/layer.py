@@ -13,7 +13,7 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from s5_adapters.core import planar
-from s5_adapters.core.chunks import PRODUCTS, run_in_chunks
+from s5_adapters.core.chunks import PRODUCTS
 from s5_adapters.core.scan import AUTO, resettable_scan
 
 
@@ -58,24 +58,6 @@ def layer_sequence(
     states = resettable_scan(layer.decay, inputs, episode_starts, initial, method=method)
     products = states.reshape(length, batch, -1) @ layer.out_of_state
     return states[-1], checkpoint_name(products + layer.feedthrough * u, PRODUCTS)
-
-
-def layer_in_chunks(
-    layer: PreparedLayer,
-    initial: Array,
-    u: Array,
-    episode_starts: Array | None,
-    *,
-    method: str = AUTO,
-    rows: int | None = None,
-    remat: str = "none",
-) -> tuple[Array, Array]:
-    """``layer_sequence`` in chunks of time that fit the cache, see ``chunks`` for ``rows`` and ``remat``."""
-
-    def run(carried: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
-        return layer_sequence(layer, carried, *now, method=method)
-
-    return run_in_chunks(run, initial, (u, episode_starts), rows=rows, remat=remat)
 
 
 def layer_step(layer: PreparedLayer, state: Array, u: Array, episode_starts: Array) -> tuple[Array, Array]:

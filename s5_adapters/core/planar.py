@@ -123,29 +123,25 @@ def select(drop: Array | None, x: Array) -> Array:
     return jnp.where(drop[..., None, None], jnp.zeros((), x.dtype), x)
 
 
-ProductSums = tuple[Array, Array]
-"""Sums of ``conj(x) * y`` on their way: of ``x * y``, and of ``x`` times ``y``, its components swapped."""
-
-
-def add_conjugate_product(sums: ProductSums, x: Array, y: Array) -> ProductSums:
-    """Add ``conj(x) * y``, lane by lane; ``total_conjugate_product`` finishes."""
-    same, crossed = sums
-    if x.shape[-2] == 1:
-        return same + x * y, crossed
-    return same + x * y, crossed + x * y[..., ::-1, :]
-
-
-def total_conjugate_product(sums: ProductSums) -> Array:
-    """Sum over all axes but the components, ``(..., c, P) -> (c, P)``."""
-    same, crossed = sums
-    axes = tuple(range(same.ndim - 2))
-    real = jnp.sum(same, axis=(*axes, -2))
-    if same.shape[-2] == 1:
-        return real[None]
-    cross = jnp.sum(crossed, axis=axes)
-    return jnp.stack([real, cross[0] - cross[1]])
-
-
 def multiply_conjugate_sum(x: Array, y: Array) -> Array:
-    """Sum ``conj(x) * y`` over all axes but the components, ``(..., c, P) -> (c, P)``."""
-    return total_conjugate_product((x * y, x * y[..., ::-1, :]))
+    """Sum ``conj(x) * y`` over all axes but the components, ``(..., c, P) -> (c, P)``.
+
+    The sum is a matrix product with ones, which XLA's CPU backend runs several times as fast as a reduction
+    over leading axes.
+    """
+    if x.shape[-2] == 1:
+        return _sum_rows(x * y)
+    return combine_conjugate_sums(_sum_rows(x * y), _sum_rows(x * y[..., ::-1, :]))
+
+
+def combine_conjugate_sums(same: Array, crossed: Array) -> Array:
+    """Make the sum of ``conj(x) * y`` of those of ``x * y`` and of ``x`` times ``y``, components swapped."""
+    if same.shape[-2] == 1:
+        return same
+    return jnp.stack([same[0] + same[1], crossed[0] - crossed[1]])
+
+
+def _sum_rows(x: Array) -> Array:
+    rows = x.reshape(-1, x.shape[-2] * x.shape[-1])
+    ones = jnp.ones((1, len(rows)), x.dtype)
+    return jnp.matmul(ones, rows, precision=lax.Precision.HIGHEST).reshape(x.shape[-2:])

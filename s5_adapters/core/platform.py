@@ -1,5 +1,7 @@
 """Where JAX will run what it compiles next."""
 
+from importlib.util import find_spec
+
 import jax
 
 
@@ -9,3 +11,15 @@ def default_platform() -> str:
     if chosen is None:
         return str(jax.default_backend())
     return str(getattr(chosen, "platform", chosen))
+
+
+def has_pallas() -> bool:
+    """Whether the default device runs Pallas' Triton kernels: an NVIDIA GPU of compute capability 8.0 or
+    more, and a JAX that brings Pallas.
+    """
+    if default_platform() not in ("gpu", "cuda"):
+        return False
+    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
+    digits = capability.split(".")
+    is_recent = len(digits) == 2 and digits[0].isdecimal() and int(digits[0]) >= 8
+    return is_recent and find_spec("jax.experimental.pallas.triton") is not None

@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 
 from s5_adapters.core import planar
 from s5_adapters.core.checks import nearest_names
-from s5_adapters.core.scan_methods import ADJOINTS, METHODS, following
+from s5_adapters.core.scan_adjoint import pallas_adjoint, recurrence_adjoint
+from s5_adapters.core.scan_methods import METHODS
 from s5_adapters.core.scan_table import measured_method
 
 AUTO: Final = "auto"
@@ -50,9 +51,9 @@ def linear_recurrence(
         reverse: flip ``inputs`` and ``episode_starts`` in time, run forward and flip back. The state that
             arrives from ``t + 1`` is then dropped where ``episode_starts[t]``, so an advantage recurrence
             passes ``done``.
-        method: ``"sequential"``, ``"associative"``, ``"chunked"``, or ``"auto"``: whichever a benchmark on
-            this platform (``benchmarks/scan.py --write-table``) found fastest nearest to this length and
-            batch.
+        method: ``"sequential"``, ``"associative"``, ``"chunked"``, ``"pallas"`` (a GPU kernel; float32), or
+            ``"auto"``: whichever a benchmark on this platform (``benchmarks/scan.py --write-table``) found
+            fastest nearest to this length and batch.
 
     Returns:
         The states ``(T, *batch, P)``: complex if any floating argument is, in the widest of the arguments'
@@ -110,7 +111,7 @@ def resettable_scan(
 
     Args:
         decay: ``(c, P)``, c = 1 for a real and 2 for a complex recurrence (see ``planar``).
-        inputs: ``(T, B, c, P)``, all floating arguments of one real dtype.
+        inputs: ``(T, B, c, P)``, of the other floating arguments' real dtype or a narrower one.
         starts: ``(T, B)`` bool, or None for no resets.
         initial: ``(B, c, P)``.
         reverse: as for ``linear_recurrence``.
@@ -120,8 +121,13 @@ def resettable_scan(
         The states ``(T, B, c, P)``.
 
     """
+    is_wide = decay.dtype == jnp.float64
     if method == AUTO:
         method = measured_method(length=inputs.shape[0], batch=inputs.shape[1])
+        if method == "pallas" and is_wide:
+            method = "associative"
+    if method == "pallas" and is_wide:
+        raise TypeError(f"method 'pallas': got dtype {decay.dtype}, expected float32 or complex64")
     if method not in METHODS:
         raise ValueError(f"method: got {method!r}, expected one of {nearest_names(method, [AUTO, *METHODS])}")
     return _scan(method, reverse, decay, inputs, starts, initial)
@@ -131,56 +137,42 @@ def resettable_scan(
 def _scan(
     method: str, reverse: bool, decay: Array, inputs: Array, starts: Array | None, initial: Array
 ) -> Array:
+    if method != "pallas":
+        inputs = inputs.astype(initial.dtype)
     if reverse:
         inputs, starts = _flip(inputs), None if starts is None else _flip(starts)
     states = METHODS[method](decay, inputs, starts, initial)
     return _flip(states) if reverse else states
 
 
-_Residuals = tuple[Array, Array | None, Array, Array]
+_Residuals = tuple[Array, Array | None, Array, Array, Array]
 
 
 def _scan_forward(
     method: str, reverse: bool, decay: Array, inputs: Array, starts: Array | None, initial: Array
 ) -> tuple[Array, _Residuals]:
     states = checkpoint_name(_scan(method, reverse, decay, inputs, starts, initial), STATES)
-    return states, (decay, starts, states, initial)
+    return states, (decay, starts, states, initial, inputs[:0])
 
 
 def _scan_backward(
     method: str, reverse: bool, residuals: _Residuals, cotangent: Array
 ) -> tuple[Array, Array, None, Array]:
-    """Run the adjoint: ``s_t = g_t + conj(decay) * keep_{t+1} * s_{t+1}``, the same recurrence in the other
-    direction.
-
-    The inputs' gradient is ``s``; the decay's sums ``keep_t * conj(x_{t-1}) * s_t`` over time and batch. In
-    component form the inner product is real, hence the conjugates; the conversion from complex64 and back
-    turns them into JAX's convention.
-    """
-    decay, starts, states, initial = residuals
-    if method in ADJOINTS:
-        if reverse:
-            cotangent, states = _flip(cotangent), _flip(states)
-            starts = None if starts is None else _flip(starts)
-        decay_gradient, adjoint, initial_gradient = ADJOINTS[method](
-            decay, cotangent, starts, states, initial
+    decay, starts, states, initial, like_inputs = residuals
+    if not states.size:
+        return (
+            jnp.zeros_like(decay),
+            jnp.zeros(states.shape, like_inputs.dtype),
+            None,
+            jnp.zeros_like(initial),
         )
-        return decay_gradient, _flip(adjoint) if reverse else adjoint, None, initial_gradient
-    backwards = starts
-    if starts is not None:
-        backwards = _flip(following(_flip(starts))) if reverse else following(starts)
-    adjoint = _scan(
-        method, not reverse, planar.conjugate(decay), cotangent, backwards, jnp.zeros_like(initial)
-    )
-    kept = planar.select(starts, adjoint)
-    first = -1 if reverse else 0
-    previous = (
-        jnp.roll(states, -1 if reverse else 1, axis=0).at[first].set(initial) if len(states) else states
-    )
-    # Both factors are selected: a NaN state before a reset, times the zero that `kept` holds there, is a NaN.
-    decay_gradient = planar.multiply_conjugate_sum(planar.select(starts, previous), kept)
-    into_initial = kept[first] if len(states) else jnp.zeros_like(initial)
-    return decay_gradient, adjoint, None, planar.multiply(planar.conjugate(decay), into_initial)
+    if reverse:
+        cotangent, states = _flip(cotangent), _flip(states)
+        starts = None if starts is None else _flip(starts)
+    adjoint_of = pallas_adjoint if method == "pallas" else partial(recurrence_adjoint, method)
+    gradient, adjoint, into_initial = adjoint_of(decay, cotangent, starts, states, initial)
+    adjoint = adjoint.astype(like_inputs.dtype)
+    return gradient, _flip(adjoint) if reverse else adjoint, None, into_initial
 
 
 _scan.defvjp(_scan_forward, _scan_backward)

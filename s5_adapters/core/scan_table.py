@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TypedDict
 
-from s5_adapters.core.platform import default_platform
+from s5_adapters.core.platform import default_platform, has_pallas
 
 
 class Row(TypedDict):
@@ -32,12 +32,13 @@ def measured_method(*, length: int, batch: int) -> str:
     """Return the method measured fastest at the shape nearest to this one, in ratios, on this process's
     platform.
 
-    A platform that nobody has measured takes the associative scan, the only method whose depth is
+    Where nobody has measured, a GPU takes its kernel, which reads and writes everything once, and anything
+    else, or a GPU that Pallas does not serve, the associative scan, the only method whose depth is
     logarithmic.
     """
     rows = load_table().get(default_platform())
     if not rows:
-        return "associative"
+        return "pallas" if has_pallas() else "associative"
 
     def distance(row: Row) -> float:
         return abs(math.log(row["length"] / max(length, 1))) + abs(math.log(row["batch"] / max(batch, 1)))

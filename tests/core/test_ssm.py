@@ -107,7 +107,17 @@ def directional_derivative(loss: Any, params: dict[str, Any], name: str, directi
 
 
 @pytest.mark.parametrize(
-    "variant", [{"norm": "pre", "gtrxl_norm": True}, {"discretization": "bilinear", "norm": "post"}], ids=str
+    "variant",
+    [
+        {"norm": "pre", "gtrxl_norm": True},
+        {"discretization": "bilinear", "norm": "post"},
+        # 31 steps of 2 rows in chunks of 16 rows: three chunks and a remainder.
+        {"chunk_rows": 16, "remat": "none", "method": "sequential"},
+        {"chunk_rows": 16, "remat": "dots", "method": "chunked"},
+        {"chunk_rows": 16, "remat": "full", "method": "associative"},
+        {"chunk_rows": 0, "remat": "dots", "method": "sequential"},
+    ],
+    ids=str,
 )
 def test_parameter_gradients_equal_finite_differences_of_the_papers_equations(
     variant: dict[str, Any],

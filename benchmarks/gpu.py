@@ -1,0 +1,418 @@
+"""Everything that speed on a GPU is judged by, in one run of at most eight minutes.
+
+    make gpu-bench                          # benchmarks/results/gpu-<machine>.json, and a table
+    python benchmarks/gpu.py --smoke        # tiny sizes on any machine, to see that it runs
+
+Where jax, flax, optax and numpy alone are installed, the rest is put on the path:
+
+    pip install --target DEPS --no-deps gymnax gymnasium farama-notifications cloudpickle
+    PYTHONPATH=.:envs:DEPS python benchmarks/gpu.py --out FOLDER
+
+Parts, in this order: "copy" measures what the memory gives; "check" holds the kernel against float64; "scan"
+times the recurrence beside the published operator and says what fraction of the copy's bandwidth it reaches;
+"layer", "stack" and "acting" are those of layer.py and acting.py; "trainer" is the published configuration
+(64 environments x 1,024 steps, 4 layers of 256, 30 epochs) in TF32 and float32, with the shares of acting,
+scans and idle time, eight seeds at once, and a GRU; "memories" is S5 beside GRU, LSTM and attention. Each row
+is written as it is measured, so a run cut short keeps what it has; a part that fails is recorded with its
+error. The exit code is 1 where a part failed or a figure misses its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import gzip
+import json
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import acting
+import jax
+import jax.numpy as jnp
+import layer
+import numpy as np
+from _common import RESULTS, announce, interleaved_medians, machine, table, verdict, write_json
+from _published import published_scan
+
+from s5_adapters.core import linear_recurrence, make_memory, planar
+from s5_adapters.core.scan import resettable_scan
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large everything is."""
+
+    scans: tuple[tuple[int, int], ...] = ((1024, 64), (4096, 64), (1024, 8))
+    lanes: int = 128
+    methods: tuple[str, ...] = ("pallas", "associative")
+    layers: tuple[tuple[int, int], ...] = ((1024, 64),)
+    memories: tuple[int, int] = (1024, 64)
+    width: int = 256
+    envs: int = 64
+    steps: int = 1024
+    epochs: int = 30
+    compared_epochs: int = 2
+    """Epochs of the runs that are only compared with each other: a GRU's thirty would take minutes."""
+    seeds: int = 8
+    copied_bytes: int = 2**30
+    repeats: int = 20
+    rounds: int = 5
+
+
+SMOKE = Sizes(
+    scans=((16, 2),),
+    lanes=8,
+    layers=((16, 2),),
+    memories=(16, 2),
+    width=16,
+    envs=8,
+    steps=8,
+    epochs=2,
+    compared_epochs=1,
+    seeds=2,
+    copied_bytes=2**20,
+    repeats=2,
+    rounds=1,
+)
+SCAN_TARGET, BANDWIDTH_TARGET, LAYER_TARGET = 6.0, 0.70, 4.0
+TRAINER_TARGET, GRU_TARGET, SEEDS_TARGET = 150_000, 10.0, 2.5
+BUDGET_S = 480.0
+
+
+def check(sizes: Sizes) -> list[Row]:
+    """The kernel against a float64 loop, values and gradients, at an awkward size and at a real one."""
+    rows = []
+    for length, batch, width in ((37, 3, 33), (sizes.scans[0][0], 4, sizes.lanes)):
+        rng = np.random.default_rng(0)
+
+        def normal(*shape: int, rng: np.random.Generator = rng) -> Any:
+            return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+        decay = rng.uniform(0.5, 0.999, width) * np.exp(1j * rng.uniform(0, np.pi, width))
+        inputs, initial = normal(length, batch, width), normal(batch, width)
+        starts, cotangent = rng.random((length, batch)) < 0.02, normal(length, batch, width)
+        states, expected = np.empty_like(inputs), np.zeros_like(decay)
+        carried = initial
+        for t in range(length):
+            carried = states[t] = inputs[t] + np.where(starts[t][:, None], 0, decay * carried)
+        adjoint, later = np.empty_like(inputs), np.zeros_like(initial)
+        for t in reversed(range(length)):
+            adjoint[t] = cotangent[t] + later
+            kept = np.where(starts[t][:, None], 0, adjoint[t])
+            expected = expected + (kept * (states[t - 1] if t else initial)).sum(axis=0)
+            later = decay * kept
+
+        @jax.jit
+        def run(decay: Any, inputs: Any, initial: Any, starts: Any, cotangent: Any) -> Any:
+            states, vjp = jax.vjp(
+                lambda d, u, h: linear_recurrence(d, u, starts, h, method="pallas"), decay, inputs, initial
+            )
+            return states, *vjp(cotangent)
+
+        narrow = [jnp.asarray(x, jnp.complex64) for x in (decay, inputs, initial)]
+        results = run(*narrow, jnp.asarray(starts), jnp.asarray(cotangent, jnp.complex64))
+        truth = (states, expected, adjoint, later)
+        errors = [
+            float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+            for ours, theirs in zip(results, truth, strict=True)
+        ]
+        row = {"size": f"{length} x {batch} x {width}", "value_error": errors[0]}
+        row["gradient_error"] = max(errors[1:])
+        row["missed"] = [
+            f"{name} {error:.1e}, at most {limit:.0e}"
+            for name, error, limit in (("value", errors[0], 1e-5), ("gradient", max(errors[1:]), 1e-4))
+            if not error <= limit
+        ]
+        rows.append(row)
+    return rows
+
+
+def repeated(function: Callable[..., Any], repeats: int) -> Callable[..., Any]:
+    """Call ``function(initial, *rest) -> (next initial, result)`` in a loop on the device.
+
+    A kernel of thirty microseconds is shorter than the call that starts it, so calls from the host would time
+    the host. Each round starts from the state the last one reached, which keeps the compiler from doing the
+    work once.
+    """
+
+    def run(initial: Any, *rest: Any) -> Any:
+        shapes = jax.eval_shape(function, initial, *rest)[1]
+        first = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        return jax.lax.fori_loop(0, repeats, lambda _, carry: function(carry[0], *rest), (initial, first))
+
+    return run
+
+
+def copy(sizes: Sizes) -> list[Row]:
+    """Bytes a second of a scaled copy, read and written, of a large array."""
+    x = jnp.ones(sizes.copied_bytes // 4, jnp.float32)
+    program = jax.jit(lambda x: x * 1.5)
+    seconds = interleaved_medians(
+        {"copy": lambda: program(x)}, rounds=sizes.rounds, min_sample_s=0.2, wait_each=False
+    )["copy"]
+    return [{"copy_gb_per_s": 2 * x.nbytes / seconds / 1e9}]
+
+
+def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
+    """The recurrence alone: ours by method, with float32 and bfloat16 inputs, and the published operator."""
+    rows = []
+    for length, batch in sizes.scans:
+        rng = np.random.default_rng(0)
+        decay = rng.uniform(0.9, 0.999, sizes.lanes) * np.exp(1j * rng.uniform(0, np.pi, sizes.lanes))
+        decay = planar.from_complex(jnp.asarray(decay, jnp.complex64))
+        inputs = jnp.asarray(rng.normal(size=(length, batch, 2, sizes.lanes)), jnp.float32)
+        cotangent = jnp.asarray(rng.normal(size=inputs.shape), jnp.float32)
+        starts = jnp.asarray(rng.random((length, batch)) < 0.01)
+        initial = jnp.zeros((batch, 2, sizes.lanes))
+
+        def published(initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
+            states = published_scan(decay, inputs, starts, initial)
+            return states[-1], states
+
+        def ours(method: str, initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
+            states = resettable_scan(decay, inputs, starts, initial, method=method)
+            return states[-1], states
+
+        def both(forward: Any, initial: Any, decay: Any, inputs: Any, starts: Any, cotangent: Any) -> Any:
+            (last, states), vjp = jax.vjp(lambda h, d, u: forward(h, d, u, starts), initial, decay, inputs)
+            return last, (states, vjp((jnp.zeros_like(last), cotangent)))
+
+        arrays = decay, inputs, starts, cotangent
+        complex_arrays = tuple(planar.to_complex(x) if x.dtype != bool else x for x in arrays)
+        narrow = decay, inputs.astype(jnp.bfloat16), starts, cotangent
+        programs = {"published": (published, planar.to_complex(initial), complex_arrays)}
+        for method in sizes.methods:
+            programs[method] = functools.partial(ours, method), initial, arrays
+        programs["pallas, bfloat16"] = functools.partial(ours, "pallas"), initial, narrow
+        sized = {name: {"size": f"{length} x {batch} x {sizes.lanes}", "scan": name} for name in programs}
+        for direction, passes in (("forward", 2), ("forward_backward", 5)):
+            calls = {}
+            for name, (forward, start, rest) in programs.items():
+                function = forward if direction == "forward" else functools.partial(both, forward)
+                given = (start, *(rest[:3] if direction == "forward" else rest))
+                calls[name] = functools.partial(jax.jit(repeated(function, sizes.repeats)), *given)
+            medians = interleaved_medians(calls, rounds=sizes.rounds)
+            for name, row in sized.items():
+                seconds = medians[name] / sizes.repeats
+                row[f"{direction}_us"] = 1e6 * seconds
+                row[f"{direction}_ratio"] = medians["published"] / medians[name]
+                row[f"{direction}_bandwidth"] = passes * inputs.nbytes / seconds / 1e9 / copy_gb_per_s
+        first = sized["pallas"]
+        first["missed"] = []
+        if (length, batch) == (1024, 64):
+            for direction in ("forward", "forward_backward"):
+                for what, target in (("ratio", SCAN_TARGET), ("bandwidth", BANDWIDTH_TARGET)):
+                    figure = first[f"{direction}_{what}"]
+                    if figure < target:
+                        first["missed"].append(f"{direction} {what} {figure:.2f}, at least {target}")
+        rows += sized.values()
+    return rows
+
+
+def layers(part: str, sizes: Sizes) -> list[Row]:
+    """The layer or the stack of layer.py beside the published program."""
+    rows = []
+    for length, batch in sizes.layers:
+        for row in layer.measure(part, length, batch, [layer.DEFAULT], sizes.rounds, wait_each=False):
+            ratio = row["forward_backward_ratio"]
+            short = part == "layer" and row["program"] != layer.PUBLISHED and ratio and ratio < LAYER_TARGET
+            rows.append(row | {"missed": [f"ratio {ratio:.2f}, at least {LAYER_TARGET}"] if short else []})
+    return rows
+
+
+def memories(sizes: Sizes) -> list[Row]:
+    """Forward and backward through four layers of each memory at equal width."""
+    length, batch = sizes.memories
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(length, batch, sizes.width)), jnp.float32)
+    starts = jnp.asarray(rng.random((length, batch)) < 0.01)
+    calls = {}
+    for name in ("s5", "gru", "lstm", "attention"):
+        config = {"d_model": sizes.width, "n_layers": 4}
+        memory = make_memory(name, **config, **({"d_state": sizes.width} if name == "s5" else {}))
+        state = memory.initial_state(batch)
+        params = memory.init(jax.random.key(0), state, x[:1], starts[:1])
+
+        def run(params: Any, state: Any, memory: Any = memory) -> Any:
+            return jax.grad(lambda p: jnp.sum(memory.apply(p, state, x, starts)[1] ** 2))(params)
+
+        calls[name] = functools.partial(jax.jit(run), params, state)
+    medians = interleaved_medians(calls, rounds=sizes.rounds, wait_each=False)
+    return [
+        {"memory": name, "forward_backward_ms": 1e3 * seconds, "ratio": seconds / medians["s5"]}
+        for name, seconds in medians.items()
+    ]
+
+
+def trainer(sizes: Sizes) -> Iterator[Row]:
+    """The published configuration, one update at a time."""
+    if find_spec("matplotlib") is None:  # gymnax imports it to draw environments; nothing is drawn here
+        sys.modules.update({name: mock.MagicMock() for name in ("matplotlib", "matplotlib.pyplot")})
+    from s5_adapters.purejax.config import PPOConfig
+    from s5_adapters.purejax.ppo import init_state, update_step
+    from s5_adapters.purejax.problem import build_problem
+    from s5_adapters.purejax.rollout import collect
+
+    def build(*, memory: str = "s5", seeds: int = 1, **settings: Any) -> tuple[Any, Any, Any]:
+        memory_config: Row = {"d_model": sizes.width, "n_layers": 4}
+        if memory == "s5":
+            memory_config |= {"d_state": sizes.width}
+        shape = {"num_envs": sizes.envs, "num_steps": sizes.steps, "total_steps": 10**9}
+        config = PPOConfig.paper(memory=memory, memory_config=memory_config, **shape, **settings)
+        problem = build_problem(config)
+        keys = jax.random.split(jax.random.key(0), seeds)
+        state = jax.vmap(lambda key: init_state(problem, config, key, jnp.float32(5e-5)))(keys)
+        update = functools.partial(update_step, problem, config)
+        if seeds > 1:
+            return jax.jit(jax.vmap(update)), state, None
+        rollout = jax.jit(functools.partial(collect, problem, config))
+        return jax.jit(update), jax.tree.map(lambda x: x[0], state), rollout
+
+    def seconds_of(program: Any, *arguments: Any, rounds: int = min(sizes.rounds, 3)) -> float:
+        call = functools.partial(program, *arguments)
+        return interleaved_medians({"": call}, rounds=rounds, min_sample_s=0.0)[""]
+
+    few: Row = {"num_epochs": sizes.compared_epochs}
+    is_gpu = jax.default_backend() == "gpu"
+    for precision in ("tensorfloat32", "float32") if is_gpu else ("float32",):
+        update, state, rollout = build(num_epochs=sizes.epochs, precision=precision)
+        began = time.perf_counter()
+        jax.block_until_ready(update(state))
+        first_call_s = time.perf_counter() - began
+        seconds = seconds_of(update, state)
+        speed = sizes.envs * sizes.steps / seconds
+        below = precision == "tensorfloat32" and speed < TRAINER_TARGET
+        yield {
+            "run": f"published configuration, {precision}",
+            "env_steps_per_s": round(speed),
+            "first_call_s": first_call_s,
+            "acting_share": seconds_of(rollout, state.params, state.carry, state.key) / seconds,
+            "missed": [f"{speed:.0f} env-steps/s, at least {TRAINER_TARGET}"] if below else [],
+        }
+
+    update, state, _ = build(**few)
+    one = seconds_of(update, state)
+    shares = device_shares(lambda: update(state))
+    yield {"run": f"one seed, {sizes.compared_epochs} epochs", "update_s": one} | shares
+
+    update, state, _ = build(seeds=sizes.seeds, **few)
+    ratio = seconds_of(update, state) / one
+    yield {
+        "run": f"{sizes.seeds} seeds at once, {sizes.compared_epochs} epochs",
+        "times_one_seed": ratio,
+        "missed": [f"{ratio:.2f} times one seed, at most {SEEDS_TARGET}"] if ratio > SEEDS_TARGET else [],
+    }
+
+    update, state, _ = build(memory="gru", **few)
+    ratio = seconds_of(update, state, rounds=1) / one
+    yield {
+        "run": f"GRU, {sizes.compared_epochs} epochs",
+        "times_s5": ratio,
+        "missed": [f"{ratio:.2f} times S5's time, at least {GRU_TARGET}"] if ratio < GRU_TARGET else [],
+    }
+
+
+def device_shares(call: Callable[[], Any]) -> Row:
+    """What share of a call the device spends in the scan's kernels, and idle, waiting for launches."""
+    with tempfile.TemporaryDirectory() as folder:
+        with jax.profiler.trace(folder, create_perfetto_trace=True):
+            jax.block_until_ready(call())
+        (path,) = Path(folder).rglob("perfetto_trace.json.gz")
+        trace = json.loads(gzip.decompress(path.read_bytes()))
+    events = trace["traceEvents"] if isinstance(trace, dict) else trace
+    devices = {
+        event["pid"]
+        for event in events
+        if event.get("name") == "process_name" and "/device:GPU" in str(event["args"].get("name"))
+    }
+    streams = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event.get("name") == "thread_name" and "Stream" in str(event["args"].get("name"))
+    }
+    kernels = [
+        (event["ts"], event["dur"], event["name"])
+        for event in events
+        if event.get("ph") == "X" and event["pid"] in devices and (event["pid"], event["tid"]) in streams
+    ]
+    if not kernels:
+        return {"scan_share": None, "idle_share": None, "kernels": None}
+    wall = max(ts + dur for ts, dur, _ in kernels) - min(ts for ts, _, _ in kernels)
+    busy = sum(dur for _, dur, _ in kernels)
+    scans = sum(dur for _, dur, name in kernels if "resettable_scan" in name)
+    return {
+        "scan_share": scans / wall,
+        "idle_share": max(0.0, 1 - busy / wall),
+        "kernels": len(kernels),
+    }
+
+
+def show(rows: list[Row]) -> str:
+    """The rows of one part as a table; columns are their figures."""
+
+    def text(value: Any) -> str:
+        return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+    names = list(dict.fromkeys(name for row in rows for name in row if name not in ("part", "missed")))
+    return table(names, [[text(row.get(name, "-")) for name in names] for row in rows])
+
+
+def main() -> int:
+    """Run every part, writing after each row; 1 where a part failed or a figure misses its target."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, no targets")
+    parser.add_argument("--parts", nargs="+", help="which parts (default: all)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the JSON")
+    options = parser.parse_args()
+    if options.smoke and options.out == RESULTS:
+        options.out = Path(tempfile.mkdtemp())
+    sizes = SMOKE if options.smoke else Sizes()
+
+    info, rows = machine(), list[Row]()
+    announce(info)
+    bandwidth = copy(sizes)[0]["copy_gb_per_s"]
+    parts: dict[str, Callable[[], Iterable[Row]]] = {
+        "copy": lambda: [{"copy_gb_per_s": bandwidth}],
+        "check": lambda: check(sizes),
+        "scan": lambda: scan(sizes, bandwidth),
+        "layer": lambda: layers("layer", sizes),
+        "stack": lambda: layers("stack", sizes),
+        "acting": lambda: [acting.measure(batch, sizes.rounds) for batch in acting.TARGETS],
+        "trainer": lambda: trainer(sizes),
+        "memories": lambda: memories(sizes),
+    }
+    began = time.perf_counter()
+    for part in options.parts or parts:
+        started, ours = time.perf_counter(), list[Row]()
+        if started - began > BUDGET_S:
+            ours = [{"missed": [f"not begun: {BUDGET_S:.0f} s were over"]}]
+        else:
+            try:
+                for row in parts[part]():
+                    ours.append({"part": part} | row)
+                    write_json("gpu", info, rows + ours, folder=options.out)
+            except Exception as error:  # one part's failure must not cost the others' figures
+                traceback.print_exc()
+                ours.append({"part": part, "missed": [f"failed: {type(error).__name__}: {error}"]})
+        rows += ours
+        path = write_json("gpu", info, rows, folder=options.out)
+        print(f"{part} ({time.perf_counter() - started:.0f} s)\n{show(ours)}\n", flush=True)
+    print(f"written: {path}")
+    missed = [f"{row.get('part')}: {line}" for row in rows for line in row.get("missed", [])]
+    if options.smoke:
+        missed = [line for line in missed if ": failed" in line or "error" in line]
+    return verdict(missed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""The adjoint of the resettable recurrence: ``s_t = g_t + conj(decay) * keep_{t+1} * s_{t+1}``.
+
+That is the recurrence itself in the other direction. The inputs' gradient is ``s``; the decay's sums ``keep_t
+* conj(x_{t-1}) * s_t`` over time and batch. In component form (see ``planar``) the inner product is real,
+hence the conjugates; the conversion from complex64 and back turns them into JAX's convention.
+
+An adjoint maps ``(decay, cotangent, starts, states, initial)`` to the gradients of the decay, the inputs and
+the initial state; shapes as in ``scan_methods``.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from s5_adapters.core import planar
+from s5_adapters.core.scan_methods import METHODS, following, sequential
+
+
+def recurrence_adjoint(
+    method: str, decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
+) -> tuple[Array, Array, Array]:
+    """Run one of the methods backwards, then sum."""
+    towards_past, nothing = planar.conjugate(decay), jnp.zeros_like(initial)
+    drops = None if starts is None else following(starts)
+    if method == "sequential":
+        adjoint = sequential(towards_past, cotangent, drops, nothing, reverse=True)
+    else:
+        drops = None if drops is None else jnp.flip(drops, axis=0)
+        backwards = METHODS[method](towards_past, jnp.flip(cotangent, axis=0), drops, nothing)
+        adjoint = jnp.flip(backwards, axis=0)
+    first, later = (None, None) if starts is None else (starts[0], starts[1:])
+    # Both factors are selected: a NaN state before a reset, times the zero of the other, would be a NaN.
+    gradient = planar.multiply_conjugate_sum(
+        planar.select(later, states[:-1]), planar.select(later, adjoint[1:])
+    )
+    into_first = planar.select(first, adjoint[0])
+    gradient = gradient + planar.multiply_conjugate_sum(planar.select(first, initial), into_first)
+    return gradient, adjoint, planar.multiply(towards_past, into_first)
+
+
+def pallas_adjoint(
+    decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
+) -> tuple[Array, Array, Array]:
+    """One GPU kernel that gathers the decay's gradient on its way, see ``scan_pallas``."""
+    from s5_adapters.core import scan_pallas
+
+    return scan_pallas.pallas_adjoint(decay, cotangent, starts, states, initial)

@@ -1,0 +1,148 @@
+"""The GPU kernel, in Pallas' interpreter against a float64 loop, and lowered for CUDA where no GPU is."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from s5_adapters.core import platform, scan_pallas
+from s5_adapters.core.scan import linear_recurrence, resettable_scan
+from s5_adapters.core.scan_table import measured_method
+
+from .reference import recurrence, recurrence_gradients, relative_error
+
+# Few steps a block keep the interpreter's program small; lengths then cover blocks, a remainder, and neither.
+STEPS = 3
+SIZES = [(1, 1, 1, 1), (7, 3, 2, 5), (6, 2, 2, 33), (11, 70, 1, 1)]
+
+
+def problem(length: int, batch: int, parts: int, width: int) -> tuple[np.ndarray, ...]:
+    """Decay, inputs, starts, initial state and a cotangent in component form, one step in ten a reset."""
+    rng = np.random.default_rng(0)
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.normal(size=shape).astype(np.float32)
+
+    shape = (length, batch, parts, width)
+    return (
+        0.5 * normal(parts, width),
+        normal(*shape),
+        rng.random((length, batch)) < 0.1,
+        normal(*shape[1:]),
+        normal(*shape),
+    )
+
+
+def plain(x: np.ndarray) -> np.ndarray:
+    """Components ``(..., c, P)`` as numbers ``(..., P)`` in double precision."""
+    return x[..., 0, :].astype(np.float64) if x.shape[-2] == 1 else x[..., 0, :] + 1j * x[..., 1, :]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_kernel_and_adjoint_equal_a_float64_loop(size: tuple[int, ...]) -> None:
+    decay, inputs, starts, initial, cotangent = problem(*size)
+
+    @jax.jit
+    def run(decay: Any, inputs: Any, starts: Any, initial: Any, cotangent: Any) -> Any:
+        states = scan_pallas.pallas(decay, inputs, starts, initial, steps=STEPS)
+        return states, scan_pallas.pallas_adjoint(decay, cotangent, starts, states, initial, steps=STEPS)
+
+    states, gradients = run(decay, inputs, starts, initial, cotangent)
+    arguments = (plain(decay), plain(inputs), starts, plain(initial))
+    assert relative_error(plain(np.asarray(states)), recurrence(*arguments)) <= 1e-6
+    # The reference follows JAX's convention for complex numbers; in components a gradient is its conjugate.
+    expected = recurrence_gradients(*arguments, plain(cotangent).conj())
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert relative_error(plain(np.asarray(ours)), np.conj(theirs)) <= 1e-5
+
+
+def test_a_nan_before_a_reset_crosses_it_in_neither_direction() -> None:
+    decay, inputs, _, initial, cotangent = problem(6, 2, 2, 3)
+    starts = np.zeros((6, 2), bool)
+    starts[3] = True
+    inputs[1] = np.nan
+    states = scan_pallas.pallas(decay, inputs, starts, initial, steps=STEPS)
+    assert np.isnan(states[1:3]).all()
+    assert np.isfinite(states[3:]).all()
+    cotangent[4] = np.nan
+    _, adjoint, into_initial = scan_pallas.pallas_adjoint(
+        decay, cotangent, starts, states, initial, steps=STEPS
+    )
+    assert np.isfinite(adjoint[:3]).all()
+    assert np.isfinite(into_initial).all()
+
+
+def test_by_name_with_vmap_and_without_resets() -> None:
+    decay, inputs, _, initial, cotangent = problem(5, 2, 1, 3)
+    arguments = decay[0], inputs[:, :, 0], initial[:, 0]
+
+    def run(method: str, decay: Any, inputs: Any, initial: Any) -> Any:
+        states, vjp = jax.vjp(
+            lambda d, u, h: linear_recurrence(d, u, None, h, method=method), decay, inputs, initial
+        )
+        return states, vjp(jnp.asarray(cotangent[:, :, 0]))
+
+    seeds = jax.tree.map(lambda x: np.stack([x, 0.5 * x]), arguments)
+    ours = jax.jit(jax.vmap(partial(run, "pallas")))(*seeds)
+    theirs = jax.jit(jax.vmap(partial(run, "sequential")))(*seeds)
+    for mine, expected in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        assert relative_error(mine, expected) <= 1e-6
+
+
+def test_bfloat16_inputs_keep_a_float32_state() -> None:
+    decay, inputs, starts, initial, cotangent = problem(5, 2, 2, 3)
+    narrow = jnp.asarray(inputs, jnp.bfloat16)
+    results = {}
+    for method in ("pallas", "sequential"):
+        states, vjp = jax.vjp(
+            lambda u, method=method: resettable_scan(decay, u, starts, initial, method=method), narrow
+        )
+        results[method] = states, *vjp(jnp.asarray(cotangent))
+    (states, gradient), (expected, expected_gradient) = results["pallas"], results["sequential"]
+    assert states.dtype == jnp.float32
+    assert gradient.dtype == jnp.bfloat16
+    assert relative_error(states, expected) <= 1e-6
+    assert relative_error(gradient.astype(jnp.float32), expected_gradient.astype(jnp.float32)) <= 1e-2
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_lowers_for_cuda_without_a_gpu(dtype: Any) -> None:
+    def forward_backward(decay: Any, inputs: Any, starts: Any, initial: Any, cotangent: Any) -> Any:
+        states, vjp = jax.vjp(
+            lambda d, u, h: resettable_scan(d, u, starts, h, method="pallas"), decay, inputs, initial
+        )
+        return states, vjp(cotangent)
+
+    length, batch, width = 1024, 64, 128
+    shapes = [
+        jax.ShapeDtypeStruct(shape, kind)
+        for shape, kind in (
+            ((2, width), jnp.float32),
+            ((length, batch, 2, width), dtype),
+            ((length, batch), jnp.bool_),
+            ((batch, 2, width), jnp.float32),
+            ((length, batch, 2, width), jnp.float32),
+        )
+    ]
+    lowered = jax.jit(forward_backward).trace(*shapes).lower(lowering_platforms=("cuda",))
+    assert lowered.as_text().count("__gpu$xla.gpu.triton") == 2
+
+
+def test_auto_takes_the_kernel_where_it_runs_and_plain_xla_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Device:
+        compute_capability = "9.0"
+
+    monkeypatch.setattr("s5_adapters.core.scan_table.default_platform", lambda: "gpu")
+    monkeypatch.setattr(platform, "default_platform", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    assert measured_method(length=1024, batch=64) == "pallas"
+    monkeypatch.setattr(Device, "compute_capability", "7.0")
+    assert measured_method(length=1024, batch=64) == "associative"
+    monkeypatch.setattr(Device, "compute_capability", "9.0")
+    monkeypatch.setattr(platform, "find_spec", lambda name: None)
+    assert measured_method(length=1024, batch=64) == "associative"
