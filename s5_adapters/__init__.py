@@ -4,8 +4,9 @@ What most programs need can be imported from here, and is loaded when it is firs
 `s5_adapters` by itself costs nothing, and `s5_adapters.core` needs JAX, Flax and NumPy alone.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from s5_adapters.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from s5_adapters.core import ActorCritic as ActorCritic
@@ -46,20 +47,7 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 
-def __getattr__(name: str) -> Any:
-    """Import what was asked for from the module that holds it.
-
-    Raises:
-        AttributeError: nothing of that name is exported.
-        ImportError: a package that it needs is not installed.
-    """
-    if name not in _HOMES:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}; it exports {', '.join(sorted(_HOMES))}"
-        )
-    value = getattr(import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

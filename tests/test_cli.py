@@ -1,5 +1,6 @@
 """The command line, in this process: what it prints, what it leaves behind, how it ends."""
 
+import gzip
 import json
 import os
 import signal
@@ -9,7 +10,9 @@ import pytest
 from PIL import Image
 
 from s5_adapters import load_policy
-from s5_adapters.cli import main
+from s5_adapters.cli import main, matched_to_s5
+from s5_adapters.core import make_memory
+from s5_adapters.core.matching import count_params
 from s5_adapters.purejax import PPOConfig
 from s5_adapters.purejax.progress import Plain
 from tests.purejax.helpers import quick_compilation
@@ -53,7 +56,8 @@ def elsewhere(tmp_path, monkeypatch):
 def run(tmp_path_factory):
     """The folder of a finished run."""
     run_dir = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["train", "--run-dir", str(run_dir), "--evaluate-every", "2", "--quiet", *SMALL]) == 0
+    options = ["--run-dir", str(run_dir), "--evaluate-every", "2", "--profile", "--quiet"]
+    assert main(["train", *options, *SMALL]) == 0
     return run_dir
 
 
@@ -127,6 +131,24 @@ def test_a_run_leaves_its_configuration_log_and_checkpoints(run):
     config = json.loads((run / "config.json").read_text())
     assert config["memory_config"] == {"d_model": 8, "d_state": 8, "n_layers": 1}
     assert config["evaluate_every"] == 2
+
+
+def test_profile_leaves_a_trace_of_the_update(run):
+    (path,) = run.rglob("perfetto_trace.json.gz")
+    trace = json.loads(gzip.decompress(path.read_bytes()))
+    assert any(event.get("dur", 0) > 0 for event in trace["traceEvents"])
+
+
+def test_matched_memories_have_the_parameters_of_s5():
+    matched = matched_to_s5(PPOConfig(memory="gru", memory_config={"d_model": 64, "n_layers": 2}))
+    sizes = [
+        count_params(make_memory(name, **config), 64)
+        for name, config in (
+            ("gru", matched.memory_config),
+            ("s5", {"d_model": 64, "d_state": 64, "n_layers": 2}),
+        )
+    ]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.1)
 
 
 def test_evaluate_prints_the_return_and_its_error(run, capsys):

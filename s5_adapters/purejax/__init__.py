@@ -1,29 +1,45 @@
-"""Recurrent PPO in one jitted program, and what runs, watches, keeps and evaluates it."""
+"""Recurrent PPO in one jitted program, and what runs, watches, keeps and evaluates it.
 
-from s5_adapters.purejax.config import PPOConfig
-from s5_adapters.purejax.evaluate import Evaluation, Evaluator
-from s5_adapters.purejax.ppo import METRICS, TrainResult, TrainState, make_train
-from s5_adapters.purejax.problem import Problem, build_problem
-from s5_adapters.purejax.restore import RestoredPolicy, restore_policy
-from s5_adapters.purejax.run_folder import RunConfig, RunOptions, read_config
-from s5_adapters.purejax.trainer import InterruptedRunError, NonFiniteError, Trainer
+Everything is loaded when it is first asked for: the algorithm (``ppo``, ``rollout``) needs neither Orbax nor
+a progress bar, which only runs on the host do.
+"""
 
-__all__ = [
-    "METRICS",
-    "Evaluation",
-    "Evaluator",
-    "InterruptedRunError",
-    "NonFiniteError",
-    "PPOConfig",
-    "Problem",
-    "RestoredPolicy",
-    "RunConfig",
-    "RunOptions",
-    "TrainResult",
-    "TrainState",
-    "Trainer",
-    "build_problem",
-    "make_train",
-    "read_config",
-    "restore_policy",
-]
+from typing import TYPE_CHECKING
+
+from s5_adapters.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from s5_adapters.purejax.config import PPOConfig as PPOConfig
+    from s5_adapters.purejax.evaluate import Evaluation as Evaluation
+    from s5_adapters.purejax.evaluate import Evaluator as Evaluator
+    from s5_adapters.purejax.ppo import METRICS as METRICS
+    from s5_adapters.purejax.ppo import TrainResult as TrainResult
+    from s5_adapters.purejax.ppo import TrainState as TrainState
+    from s5_adapters.purejax.ppo import make_train as make_train
+    from s5_adapters.purejax.problem import Problem as Problem
+    from s5_adapters.purejax.problem import build_problem as build_problem
+    from s5_adapters.purejax.restore import RestoredPolicy as RestoredPolicy
+    from s5_adapters.purejax.restore import restore_policy as restore_policy
+    from s5_adapters.purejax.run_folder import RunConfig as RunConfig
+    from s5_adapters.purejax.run_folder import RunOptions as RunOptions
+    from s5_adapters.purejax.run_folder import read_config as read_config
+    from s5_adapters.purejax.trainer import InterruptedRunError as InterruptedRunError
+    from s5_adapters.purejax.trainer import NonFiniteError as NonFiniteError
+    from s5_adapters.purejax.trainer import Trainer as Trainer
+
+_HOMES = {
+    name: f"{__name__}.{module}"
+    for module, names in {
+        "config": ["PPOConfig"],
+        "evaluate": ["Evaluation", "Evaluator"],
+        "ppo": ["METRICS", "TrainResult", "TrainState", "make_train"],
+        "problem": ["Problem", "build_problem"],
+        "restore": ["RestoredPolicy", "restore_policy"],
+        "run_folder": ["RunConfig", "RunOptions", "read_config"],
+        "trainer": ["InterruptedRunError", "NonFiniteError", "Trainer"],
+    }.items()
+    for name in names
+}
+__all__ = [*_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
+
+__getattr__ = lazy_exports(__name__, _HOMES)

@@ -12,6 +12,7 @@ from flax.core import FrozenDict, freeze
 from s5_adapters.core import checks
 
 DEFAULT_MEMORY_CONFIG: Mapping[str, Any] = {"d_model": 64, "n_layers": 2}
+Precision = Literal["default", "float32", "tensorfloat32", "bfloat16"]
 CriticMemory = Literal["shared", "shared_detached", "separate", "none"]
 
 
@@ -46,6 +47,10 @@ class PPOConfig:
     """Activation of encoder and torsos."""
     critic_memory: CriticMemory = "shared"
     """Whether the critic reads the actor's memory (and trains it), has one of its own, or none."""
+
+    precision: Precision = "default"
+    """What matrix products round their factors to; sums, states and parameters stay float32. "default" is
+    JAX's for the platform: float32 on CPU, TF32 on recent NVIDIA GPUs, the only ones that know it."""
 
     total_steps: int = 500_000
     """Steps of the whole run, over all environments; a rollout that would exceed it is not begun."""
@@ -210,6 +215,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "critic_torso": checks.integers,
     "activation": _text,
     "critic_memory": partial(checks.one_of, choices=get_args(CriticMemory)),
+    "precision": partial(checks.one_of, choices=get_args(Precision)),
     "total_steps": _whole,
     "num_envs": _whole,
     "num_steps": _whole,

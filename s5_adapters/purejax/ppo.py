@@ -145,8 +145,22 @@ def ppo_loss(
     }
 
 
+# As ``jax.default_matmul_precision`` names them.
+_PRECISIONS = {
+    "default": None,
+    "float32": "float32",
+    "tensorfloat32": "TF32_TF32_F32",
+    "bfloat16": "BF16_BF16_F32",
+}
+
+
 def update_step(problem: Problem, config: PPOConfig, state: TrainState) -> tuple[TrainState, Metrics]:
     """One rollout and the epochs over it; the metrics are float32 scalars, described in ``METRICS``."""
+    with jax.default_matmul_precision(_PRECISIONS[config.precision]):
+        return _update_step(problem, config, state)
+
+
+def _update_step(problem: Problem, config: PPOConfig, state: TrainState) -> tuple[TrainState, Metrics]:
     optimizer = make_optimizer(config)
     key, rollout_key, epoch_key = jax.random.split(state.key, 3)
     learning_rate = state.learning_rate

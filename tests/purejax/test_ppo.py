@@ -1,12 +1,15 @@
 """The pure training function: vmapped, with traced learning rates, on every kind of action, and learning."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from s5_adapters.demo import CONFIGS
-from s5_adapters.purejax import METRICS, PPOConfig, Trainer, make_train
+from s5_adapters.purejax import METRICS, PPOConfig, Trainer, build_problem, make_train
+from s5_adapters.purejax.ppo import init_state, update_step
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import quick_compilation, small_config
 
@@ -26,6 +29,20 @@ def test_a_vmapped_seed_agrees_with_the_run_alone():
         one, other = together.metrics[name][1, 0], alone.metrics[name][0]
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5, err_msg=name)
     assert together.metrics["policy_loss"].shape == (3, 10)
+
+
+def test_precision_reaches_the_matrix_products():
+    for precision, algorithm in (("default", "None"), ("float32", "HIGHEST"), ("bfloat16", "BF16_BF16_F32")):
+        config = small_config(precision=precision)
+        problem = build_problem(config)
+        state = jax.eval_shape(
+            lambda problem=problem, config=config: init_state(
+                problem, config, jax.random.key(0), jnp.float32(1e-3)
+            )
+        )
+        update = jax.make_jaxpr(partial(update_step, problem, config))(state)
+        assert f"precision={algorithm}" in str(update)
+        assert config == PPOConfig.from_dict(config.to_dict())
 
 
 def test_learning_rates_may_be_traced_and_matter():
