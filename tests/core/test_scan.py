@@ -120,7 +120,7 @@ batches = st.sampled_from([(), (1,), (3,), (2, 2)])
 
 
 @auto_too
-@settings(max_examples=4, deadline=None, derandomize=True)
+@settings(max_examples=10, deadline=None, derandomize=True)
 @given(
     length=lengths,
     batch=batches,
