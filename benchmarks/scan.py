@@ -8,7 +8,7 @@ The published scan is `jax.lax.associative_scan` over triples (decay, input, res
 operator of Lu et al., "Structured State Space Models for In-Context Reinforcement Learning" (arXiv
 2303.03982), with one decay per step and the batch by `vmap`. Ratios are published time over ours: above 1 is
 faster. Timings of one size are interleaved, so only they may be compared with each other. The exit code is 1
-where the method that "auto" takes (marked *) is not twice as fast as the published scan, forward and backward.
+where the method that "auto" takes (marked *) is not twice as fast as the published, forward and backward.
 """
 
 from __future__ import annotations
