@@ -250,7 +250,8 @@ def require_same_network(found: ActorCriticConfig, wanted: ActorCriticConfig) ->
 
 def _settings(config: ActorCriticConfig) -> dict[str, Any]:
     memory = {f"memory_config[{name!r}]": value for name, value in dict(config.memory_config).items()}
-    return {f.name: getattr(config, f.name) for f in fields(config) if f.name != "memory_config"} | memory
+    left_out = {"memory_config"} if config.is_image else {"memory_config", "cnn_features"}
+    return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in left_out} | memory
 
 
 def _parse(content: bytes) -> Policy:

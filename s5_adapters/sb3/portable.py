@@ -157,7 +157,8 @@ def read_vecnormalize(path: Path) -> ObservationStatistics | None:
         ValueError: another object, or statistics of Dict observations.
     """
     try:
-        wrapper = load_from_pkl(path)
+        with path.open("rb") as file:
+            wrapper = load_from_pkl(file)
     except (pickle.UnpicklingError, EOFError) as error:
         raise ValueError(f"{path}: not a file of VecNormalize's: {error}") from None
     if not isinstance(wrapper, VecNormalize):
