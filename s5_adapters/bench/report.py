@@ -63,9 +63,10 @@ def _head(folder: Path, results: Sequence[dict[str, Any]]) -> list[str]:
     machines = {json.dumps(result["machine"], sort_keys=True): result["machine"] for result in results}
     for info in machines.values():
         versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
+        device = "" if info["platform"] == "cpu" else f"{info['device']}, "
         lines += [
-            f"- {info['device']}, {info['cores']} cores of {info['cpu']}, {info['system']}, Python "
-            f"{info['python']}, {info['date']}: {versions}"
+            f"- {device}{info['cores']} cores of {info['cpu']}, {info['system']}, Python {info['python']}, "
+            f"{info['date']}: {versions}"
         ]
     if not any(result["cell"]["device"] == "gpu" for result in results):
         lines += ["- a GPU: not yet measured"]
@@ -77,8 +78,8 @@ def _head(folder: Path, results: Sequence[dict[str, Any]]) -> list[str]:
         "everything, while collecting, while updating. Seconds to the threshold are training time without "
         "compiling, the median over the seeds that reached it. The final return is the interquartile mean "
         f"over seeds of the mean return in the last tenth of training, with a {percent} % bootstrap "
-        "interval. Peak memory is that of the cell's process, imports and compiled programs included and "
-        "Ray's own processes left out, plus what was held on the GPU where one was used.",
+        "interval where there are several. Peak memory is that of the cell's process, imports and compiled "
+        "programs included and Ray's own processes left out, plus what was held on the GPU if there is one.",
         "",
     ]
 
@@ -153,8 +154,8 @@ def _differences(results: Sequence[dict[str, Any]]) -> list[str]:
     return [
         "## What is not the same",
         "",
-        "All cells of a spec, memory and seed start from the same weights, which each checks, in the same "
-        "environment code, with the same hyperparameters, but:",
+        "All cells of a spec, memory and seed start from the same weights, which each checks (own-lstm, the "
+        "framework's own policy, aside), in the same environment code, with the same hyperparameters, but:",
         "",
         *(f"- {', '.join(sorted(names))}: {text}" for text, names in found.items()),
         "- every framework draws actions and shuffles minibatches from random numbers of its own",

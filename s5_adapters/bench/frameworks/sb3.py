@@ -90,7 +90,9 @@ def train(
 
 def _own_lstm(cell: Cell, record: Recorder) -> dict[str, Any]:
     config = cell.config
-    record.differences.append("own-lstm: MlpLstmPolicy has no dense layers before its LSTM")
+    record.differences.append(
+        "own-lstm: no dense layers stand before the LSTM, which the critic reads but does not train"
+    )
     return {
         "lstm_hidden_size": config.memory_config["d_model"],
         "n_lstm_layers": config.memory_config["n_layers"],
