@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> str:
-    """How to call ``s5-adapters`` from here: by its name, or by its path where no activated environment has it."""
+    """How to call ``s5-adapters`` from here: by its name, or by its path where that does not find it."""
     beside = Path(sys.executable).with_name("s5-adapters")
     return "s5-adapters" if shutil.which("s5-adapters") == str(beside) else os.path.relpath(beside)
 
