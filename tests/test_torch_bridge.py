@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from s5_adapters import torch_bridge
-from s5_adapters.torch_bridge import Buckets, JaxModule, jax2torch, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, JaxModule, PackedJit, jax2torch, to_jax, to_torch
 
 torch.set_num_threads(1)
 
@@ -375,10 +375,36 @@ def test_module_survives_pickling_and_copying_with_its_cache_filled() -> None:
 
 
 def test_to_torch_and_back_without_a_copy() -> None:
-    array = jnp.arange(4096.0)
+    array = jnp.arange(1e5)
     tensor = to_torch(array)
     assert tensor.data_ptr() == array.unsafe_buffer_pointer()
     assert to_jax(tensor).ctypes.data == tensor.data_ptr()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.int32, jnp.bool_, jnp.complex64])
+@pytest.mark.parametrize("size", [0, 1, 100_000])
+def test_to_torch_keeps_dtypes_and_values_at_any_size(dtype: Any, size: int) -> None:
+    array = jnp.arange(size).astype(dtype)
+    tensor = to_torch(array)
+    assert str(tensor.dtype) == f"torch.{jnp.dtype(dtype).name}"
+    np.testing.assert_array_equal(tensor.to(torch.complex64).numpy(), np.asarray(array).astype(np.complex64))
+    if size == 1:  # small ones are copies: writing to one leaves JAX's array alone
+        tensor.fill_(1)
+        assert not array.any()
+
+
+def test_packed_results_come_apart_again_at_every_size() -> None:
+    @PackedJit
+    def both(x: jax.Array) -> Any:
+        return {"twice": 2 * x, "same": (x, x), "sum": x.sum()}
+
+    for rows in (3, 5, 3):
+        x = np.arange(2.0 * rows, dtype=np.float32).reshape(rows, 2)
+        parts = both(x)
+        np.testing.assert_array_equal(parts["twice"], 2 * x)
+        np.testing.assert_array_equal(parts["same"][0], x)
+        assert parts["same"][0] is parts["same"][1]
+        assert float(parts["sum"]) == x.sum()
 
 
 def test_buckets_hold_every_shape_without_waste_and_are_few() -> None:

@@ -28,7 +28,7 @@ from s5_adapters.core.weights import Policy, as_policy
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
 from s5_adapters.sb3.trunk import Trunk, programs
-from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, to_jax
 
 __all__ = ["CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
@@ -367,8 +367,10 @@ class S5Policy(RecurrentActorCriticPolicy):
                 tuple([_rows_array(x, rows) for x in features]),
                 _rows_array(starts, rows),
             )
-        states = [tuple([to_torch(part)[:, :batch] for part in pair]) for pair in (pi, vf)]
-        return to_torch(latent_pi)[:batch], to_torch(latent_vf)[:batch], *states
+        if rows == batch:
+            return latent_pi, latent_vf, pi, vf
+        states = [tuple([part[:, :batch] for part in pair]) for pair in (pi, vf)]
+        return latent_pi[:batch], latent_vf[:batch], *states
 
     def _act(self, features: th.Tensor, states: States, starts: th.Tensor) -> tuple[th.Tensor, States]:
         with on_device(starts.device):
@@ -378,7 +380,7 @@ class S5Policy(RecurrentActorCriticPolicy):
                 to_jax(features, "features"),
                 to_jax(starts, "episode_starts"),
             )
-        return to_torch(latent), (to_torch(pair[0]), to_torch(pair[1]))
+        return latent, pair
 
     def _sequence(
         self, features: tuple[th.Tensor, ...], pi: States, vf: States, starts: th.Tensor

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from s5_adapters.core import ActorCriticConfig, Memory
 from s5_adapters.core.policy import MLP, Encoder
-from s5_adapters.torch_bridge import jax2torch
+from s5_adapters.torch_bridge import PackedJit, jax2torch
 
 __all__ = ["Programs", "StateLayout", "Trunk", "programs"]
 
@@ -236,8 +236,8 @@ class Trunk:
 
 
 class Programs(NamedTuple):
-    """A trunk's functions, compiled: `init`, `prepare`, `step` and `act` by `jax.jit`, `sequence` for
-    torch.
+    """A trunk's functions, compiled: `init` and `prepare` for arrays; `step` and `act`, from arrays to
+    tensors; `sequence` for torch.
     """
 
     init: Callable[..., Any]
@@ -253,8 +253,8 @@ def programs(trunk: Trunk) -> Programs:
     return Programs(
         jax.jit(trunk.init),
         jax.jit(trunk.prepare),
-        jax.jit(trunk.step),
-        jax.jit(trunk.act),
+        PackedJit(trunk.step),
+        PackedJit(trunk.act),
         jax2torch(trunk.sequence),
     )
 

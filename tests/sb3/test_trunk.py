@@ -76,7 +76,8 @@ def test_a_sequence_with_resets_equals_its_steps(critic_memory: str, two_inputs:
     assert (latent_pi.shape[-1], latent_vf.shape[-1]) == trunk.latent_dims == (4, 7)
     latent_pi, latent_vf = (x.reshape(n_seq, steps, -1) for x in (latent_pi, latent_vf))
     for t in range(steps):
-        one_pi, one_vf, pi, vf = run.step(prepared, pi, vf, tuple(x[:, t] for x in features), starts[:, t])
+        outputs = run.step(prepared, pi, vf, tuple(x[:, t] for x in features), starts[:, t])
+        one_pi, one_vf, pi, vf = jax.tree.map(np.asarray, outputs)
         np.testing.assert_allclose(one_pi, latent_pi[:, t], atol=2e-6)
         np.testing.assert_allclose(one_vf, latent_vf[:, t], atol=2e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), (pi, vf), (pi_end, vf_end))
