@@ -12,9 +12,10 @@ Parts, in this order: "copy" measures what the memory gives; "check" holds the k
 times the recurrence beside the published operator and says what fraction of the copy's bandwidth it reaches;
 "layer", "stack" and "acting" are those of layer.py and acting.py; "trainer" is the published configuration
 (64 environments x 1,024 steps, 4 layers of 256, 30 epochs) in TF32 and float32, with the shares of acting,
-scans and idle time, eight seeds at once, and a GRU; "memories" is S5 beside GRU, LSTM and attention. Each row
-is written as it is measured, so a run cut short keeps what it has; a part that fails is recorded with its
-error. The exit code is 1 where a part failed or a figure misses its target.
+scans and idle time, eight seeds at once, and a GRU; "memories" is S5 beside GRU, LSTM and attention;
+"tuning" times the kernels by their settings. Each row is written as it is measured, so a run cut short keeps
+what it has; a part that fails is recorded with its error. The exit code is 1 where a part failed or a figure
+misses its target.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from __future__ import annotations
 import argparse
 import functools
 import gzip
+import itertools
 import json
 import sys
 import tempfile
@@ -42,7 +44,7 @@ import numpy as np
 from _common import RESULTS, announce, interleaved_medians, machine, table, verdict, write_json
 from _published import published_scan
 
-from s5_adapters.core import linear_recurrence, make_memory, planar
+from s5_adapters.core import linear_recurrence, make_memory, planar, scan_pallas
 from s5_adapters.core.scan import resettable_scan
 
 Row = dict[str, Any]
@@ -55,6 +57,7 @@ class Sizes:
     scans: tuple[tuple[int, int], ...] = ((1024, 64), (4096, 64), (1024, 8))
     lanes: int = 128
     methods: tuple[str, ...] = ("pallas", "associative")
+    steps_ahead: tuple[int, ...] = (8, 16, 32)
     layers: tuple[tuple[int, int], ...] = ((1024, 64),)
     memories: tuple[int, int] = (1024, 64)
     width: int = 256
@@ -72,6 +75,7 @@ class Sizes:
 SMOKE = Sizes(
     scans=((16, 2),),
     lanes=8,
+    steps_ahead=(4,),
     layers=((16, 2),),
     memories=(16, 2),
     width=16,
@@ -217,6 +221,42 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
                         first["missed"].append(f"{direction} {what} {figure:.2f}, at least {target}")
         rows += sized.values()
     return rows
+
+
+def cut_forward(cut: Row, initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
+    """The forward kernel with given settings, for `repeated`."""
+    states = scan_pallas.pallas(decay, inputs, starts, initial, **cut)
+    return states[-1], states
+
+
+def cut_adjoint(cut: Row, initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
+    """The adjoint kernel with given settings, for `repeated`."""
+    result = scan_pallas.pallas_adjoint(decay, inputs, starts, inputs, initial, **cut)
+    return result[2], result
+
+
+def tuning(sizes: Sizes) -> Iterator[Row]:
+    """The kernels by their two settings: steps whose loads are under way together, steps of a segment."""
+    rng = np.random.default_rng(0)
+    for length, batch in sizes.scans:
+        decay = jnp.asarray(0.5 * rng.normal(size=(2, sizes.lanes)), jnp.float32)
+        inputs = jnp.asarray(rng.normal(size=(length, batch, 2, sizes.lanes)), jnp.float32)
+        starts = jnp.asarray(rng.random((length, batch)) < 0.01)
+        arguments = jnp.zeros((batch, 2, sizes.lanes)), decay, inputs, starts
+        cuts = [
+            {"steps": steps, "segment": segment}
+            for steps, segment in itertools.product(sizes.steps_ahead, (None, 64, 256, length))
+        ]
+        for kernel, function in (("forward", cut_forward), ("adjoint", cut_adjoint)):
+            calls = {
+                str(i): functools.partial(
+                    jax.jit(repeated(functools.partial(function, cut), sizes.repeats)), *arguments
+                )
+                for i, cut in enumerate(cuts)
+            }
+            for i, seconds in interleaved_medians(calls, rounds=min(sizes.rounds, 3)).items():
+                row = {"size": f"{length} x {batch} x {sizes.lanes}", "kernel": kernel} | cuts[int(i)]
+                yield row | {"us": 1e6 * seconds / sizes.repeats}
 
 
 def layers(part: str, sizes: Sizes) -> list[Row]:
@@ -390,6 +430,7 @@ def main() -> int:
         "acting": lambda: [acting.measure(batch, sizes.rounds) for batch in acting.TARGETS],
         "trainer": lambda: trainer(sizes),
         "memories": lambda: memories(sizes),
+        "tuning": lambda: tuning(sizes),
     }
     began = time.perf_counter()
     for part in options.parts or parts:

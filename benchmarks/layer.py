@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,11 +26,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import (
+    RESULTS,
     announce,
     available_bytes,
     compile_cost,
     interleaved_medians,
     machine,
+    machine_slug,
     table,
     verdict,
     write_json,
@@ -256,6 +259,18 @@ def show(rows: list[dict[str, Any]]) -> str:
     return text
 
 
+def kept(info: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of this machine's record that `rows` do not replace: a long run may be done in pieces."""
+    path = RESULTS / f"layer-{machine_slug(info)}.json"
+    recorded = json.loads(path.read_text())["rows"] if path.exists() else []
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["part"], row.get("length"), row.get("batch")
+
+    measured = {place(row) for row in rows}
+    return [row for row in recorded if place(row) not in measured]
+
+
 def main() -> int:
     """Measure, print, record; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -264,6 +279,7 @@ def main() -> int:
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sequences side by side")
     parser.add_argument("--remats", nargs="+", default=[DEFAULT, "full"], choices=REMATS)
     parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
+    parser.add_argument("--append", action="store_true", help="keep other sizes recorded on this machine")
     parser.add_argument("--quick", action="store_true", help="1024 x 8, three rounds, nothing recorded")
     options = parser.parse_args()
 
@@ -281,7 +297,8 @@ def main() -> int:
             print(f"{part} {size[0]} x {size[1]} measured", file=sys.stderr, flush=True)
     print(show(rows))
     if not options.quick:
-        print(f"\nwritten: {write_json('layer', info, rows, rounds=rounds)}")
+        recorded = kept(info, rows) if options.append else []
+        print(f"\nwritten: {write_json('layer', info, [*recorded, *rows], rounds=rounds)}")
     return verdict(missed_targets(rows))
 
 

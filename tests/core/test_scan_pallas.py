@@ -19,6 +19,8 @@ from .reference import recurrence, recurrence_gradients, relative_error
 # Few steps a block keep the interpreter's program small; lengths then cover blocks, a remainder, and neither.
 STEPS = 3
 SIZES = [(1, 1, 1, 1), (7, 3, 2, 5), (6, 2, 2, 33), (11, 70, 1, 1)]
+SEGMENTS = {(7, 3, 2, 5): 4, (11, 70, 1, 1): 2}
+"""Sizes whose time is cut: into a whole segment and a shorter one, and into ones too short for a block."""
 
 
 def problem(length: int, batch: int, parts: int, width: int) -> tuple[np.ndarray, ...]:
@@ -46,11 +48,12 @@ def plain(x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_kernel_and_adjoint_equal_a_float64_loop(size: tuple[int, ...]) -> None:
     decay, inputs, starts, initial, cotangent = problem(*size)
+    cut: dict[str, Any] = {"steps": STEPS, "segment": SEGMENTS.get(size)}
 
     @jax.jit
     def run(decay: Any, inputs: Any, starts: Any, initial: Any, cotangent: Any) -> Any:
-        states = scan_pallas.pallas(decay, inputs, starts, initial, steps=STEPS)
-        return states, scan_pallas.pallas_adjoint(decay, cotangent, starts, states, initial, steps=STEPS)
+        states = scan_pallas.pallas(decay, inputs, starts, initial, **cut)
+        return states, scan_pallas.pallas_adjoint(decay, cotangent, starts, states, initial, **cut)
 
     states, gradients = run(decay, inputs, starts, initial, cotangent)
     arguments = (plain(decay), plain(inputs), starts, plain(initial))
@@ -66,12 +69,12 @@ def test_a_nan_before_a_reset_crosses_it_in_neither_direction() -> None:
     starts = np.zeros((6, 2), bool)
     starts[3] = True
     inputs[1] = np.nan
-    states = scan_pallas.pallas(decay, inputs, starts, initial, steps=STEPS)
+    states = scan_pallas.pallas(decay, inputs, starts, initial, steps=STEPS, segment=2)
     assert np.isnan(states[1:3]).all()
     assert np.isfinite(states[3:]).all()
     cotangent[4] = np.nan
     _, adjoint, into_initial = scan_pallas.pallas_adjoint(
-        decay, cotangent, starts, states, initial, steps=STEPS
+        decay, cotangent, starts, states, initial, steps=STEPS, segment=2
     )
     assert np.isfinite(adjoint[:3]).all()
     assert np.isfinite(into_initial).all()
@@ -110,15 +113,15 @@ def test_bfloat16_inputs_keep_a_float32_state() -> None:
     assert relative_error(gradient.astype(jnp.float32), expected_gradient.astype(jnp.float32)) <= 1e-2
 
 
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_lowers_for_cuda_without_a_gpu(dtype: Any) -> None:
+@pytest.mark.parametrize(("dtype", "batch", "kernels"), [(jnp.float32, 64, 2), (jnp.bfloat16, 8, 4)])
+def test_lowers_for_cuda_without_a_gpu(dtype: Any, batch: int, kernels: int) -> None:
     def forward_backward(decay: Any, inputs: Any, starts: Any, initial: Any, cotangent: Any) -> Any:
         states, vjp = jax.vjp(
             lambda d, u, h: resettable_scan(d, u, starts, h, method="pallas"), decay, inputs, initial
         )
         return states, vjp(cotangent)
 
-    length, batch, width = 1024, 64, 128
+    length, width = 1024, 128
     shapes = [
         jax.ShapeDtypeStruct(shape, kind)
         for shape, kind in (
@@ -130,7 +133,7 @@ def test_lowers_for_cuda_without_a_gpu(dtype: Any) -> None:
         )
     ]
     lowered = jax.jit(forward_backward).trace(*shapes).lower(lowering_platforms=("cuda",))
-    assert lowered.as_text().count("__gpu$xla.gpu.triton") == 2
+    assert lowered.as_text().count("__gpu$xla.gpu.triton") == kernels
 
 
 def test_auto_takes_the_kernel_where_it_runs_and_plain_xla_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
