@@ -127,7 +127,8 @@ def draw(bands: dict[str, Band], output: Path, against: str = "environment steps
     axes.set_ylabel("mean episodic return")
     axes.ticklabel_format(axis="x", style="sci", scilimits=(0, 3), useMathText=True)
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    if bands:
+        axes.legend(frameon=False)
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
     figure.savefig(temporary, dpi=150)

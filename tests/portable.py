@@ -111,8 +111,7 @@ def sb3_outputs(policy: S5Policy, obs: np.ndarray, starts: np.ndarray) -> Output
     for x, start in zip(obs, starts, strict=True):
         x, start = torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(start).float()
         distribution, _ = policy.get_distribution(x, states.pi, start)
-        values = policy.predict_values(x, states.vf, start)
-        _, _, _, states = policy.forward(x, states, start)
+        _, values, _, states = policy.forward(x, states, start)
         found.append((_inputs(distribution), values[:, 0].numpy()))
     return tuple(np.stack(part) for part in zip(*found, strict=True))  # type: ignore[return-value]
 

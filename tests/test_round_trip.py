@@ -97,7 +97,8 @@ def check_agreement(policy: Any) -> None:
 @given(policies())
 @settings(max_examples=2)
 def test_all_three_agree_over_500_steps_with_resets(policy: Any) -> None:
-    check_agreement(policy)
+    with quick_compilation():
+        check_agreement(policy)
 
 
 @pytest.mark.slow  # each architecture compiles about ten programs, five seconds
