@@ -127,7 +127,8 @@ class Memory(ABC):
 
         """
         expected = jax.eval_shape(lambda: self.initial_state(batch_size))
-        given, wanted = jax.tree.structure(state), jax.tree.structure(expected)
+        given: Any = jax.tree.structure(state)
+        wanted: Any = jax.tree.structure(expected)
         if given != wanted:
             raise ValueError(f"state: got {given}, expected {wanted}")
         shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (state, expected)]
