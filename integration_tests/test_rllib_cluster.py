@@ -136,7 +136,8 @@ def test_asynchronous_algorithms_take_the_stateful_module(algorithm: type[IMPALA
         (before,) = remote_runners(algo, runner_logits)
         losses = []
         for _ in range(30):  # sampling, learning and sending the weights round go on side by side
-            losses.append(algo.train()["learners"].get(DEFAULT_MODULE_ID, {}).get("total_loss", np.nan))
+            learned = algo.train().get("learners", {}).get(DEFAULT_MODULE_ID, {})
+            losses.append(learned.get("total_loss", np.nan))
             (after,) = remote_runners(algo, runner_logits)
             if not np.array_equal(after, before):
                 break

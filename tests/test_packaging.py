@@ -338,7 +338,8 @@ def test_what_is_declared_suffices_to_import(requirement: str, program: str, tmp
 def pins() -> dict[str, str]:
     lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
     requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"==[0-9.]+(\.post[0-9]+)?", str(requirement.specifier)) for requirement in requirements)
+    exact = re.compile(r"==[0-9.]+(\.post[0-9]+)?")
+    assert all(exact.fullmatch(str(requirement.specifier)) for requirement in requirements)
     assert not any(requirement.url or requirement.marker for requirement in requirements)
     found = {canonicalize_name(r.name): str(r.specifier).removeprefix("==") for r in requirements}
     assert len(found) == len(requirements)
