@@ -66,6 +66,16 @@ def write_json(
     return path
 
 
+def recorded_rows(
+    name: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], key: Sequence[str]
+) -> list[dict[str, Any]]:
+    """The rows of this machine's record that `rows` do not replace: a long run may be done in pieces."""
+    path = RESULTS / f"{name}-{machine_slug(info)}.json"
+    recorded: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
+    measured = {tuple(row.get(field) for field in key) for row in rows}
+    return [row for row in recorded if tuple(row.get(field) for field in key) not in measured]
+
+
 def interleaved_medians(
     programs: Mapping[str, Callable[[], Any]],
     *,

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import functools
 import itertools
-import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,13 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from _common import (
-    RESULTS,
     announce,
     available_bytes,
     compile_cost,
     interleaved_medians,
     machine,
-    machine_slug,
+    recorded_rows,
     table,
     verdict,
     write_json,
@@ -259,18 +257,6 @@ def show(rows: list[dict[str, Any]]) -> str:
     return text
 
 
-def kept(info: dict[str, Any], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of this machine's record that `rows` do not replace: a long run may be done in pieces."""
-    path = RESULTS / f"layer-{machine_slug(info)}.json"
-    recorded = json.loads(path.read_text())["rows"] if path.exists() else []
-
-    def place(row: dict[str, Any]) -> tuple[Any, ...]:
-        return row["part"], row.get("length"), row.get("batch")
-
-    measured = {place(row) for row in rows}
-    return [row for row in recorded if place(row) not in measured]
-
-
 def main() -> int:
     """Measure, print, record; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -297,7 +283,7 @@ def main() -> int:
             print(f"{part} {size[0]} x {size[1]} measured", file=sys.stderr, flush=True)
     print(show(rows))
     if not options.quick:
-        recorded = kept(info, rows) if options.append else []
+        recorded = recorded_rows("layer", info, rows, ("part", "length", "batch")) if options.append else []
         print(f"\nwritten: {write_json('layer', info, [*recorded, *rows], rounds=rounds)}")
     return verdict(missed_targets(rows))
 

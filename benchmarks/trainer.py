@@ -32,7 +32,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from _common import announce, compile_cost, interleaved_medians, machine, table, verdict, write_json
+from _common import (
+    announce,
+    compile_cost,
+    interleaved_medians,
+    machine,
+    recorded_rows,
+    table,
+    verdict,
+    write_json,
+)
 
 from s5_adapters.core import make_memory, memory_names
 from s5_adapters.core.matching import count_params, match_params
@@ -246,6 +255,7 @@ def main() -> int:
     parser.add_argument("--match-params", action="store_true", help="widen the others to S5's parameters")
     parser.add_argument("--baseline", type=Path, help="the other program")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
+    parser.add_argument("--append", action="store_true", help="keep other rows recorded on this machine")
     parser.add_argument("--quick", action="store_true", help="three rounds, nothing recorded")
     options = parser.parse_args()
     if (options.width is None) != (options.layers is None):
@@ -281,7 +291,9 @@ def main() -> int:
         print(show_memories(compared))
         rows += compared
     if not options.quick:
-        print(f"\nwritten: {write_json('trainer', info, rows, rounds=rounds)}")
+        key = ("part", "memory", "layers", "width", "length", "matched")
+        recorded = recorded_rows("trainer", info, rows, key) if options.append else []
+        print(f"\nwritten: {write_json('trainer', info, [*recorded, *rows], rounds=rounds)}")
     return verdict(missed_targets(rows))
 
 
