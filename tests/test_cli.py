@@ -126,8 +126,9 @@ def test_help_shows_every_field_and_its_default(capsys):
     assert "(default: 0.001)" in out
 
 
-def test_a_run_leaves_its_configuration_log_and_checkpoints(run):
-    assert {path.name for path in run.iterdir()} == {"config.json", "log.jsonl", "tensorboard", "checkpoints"}
+def test_a_run_leaves_its_configuration_log_checkpoints_and_profile(run):
+    left = {"config.json", "log.jsonl", "tensorboard", "checkpoints", "profile"}
+    assert {path.name for path in run.iterdir()} == left
     config = json.loads((run / "config.json").read_text())
     assert config["memory_config"] == {"d_model": 8, "d_state": 8, "n_layers": 1}
     assert config["evaluate_every"] == 2

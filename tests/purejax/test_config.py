@@ -43,6 +43,7 @@ def test_the_published_setting():
         "value_coef": 1.0,
         "normalize_observations": False,
         "normalize_rewards": False,
+        "precision": "default",
     }
     assert config.num_updates == 228
 

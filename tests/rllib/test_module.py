@@ -130,7 +130,7 @@ def test_a_memory_without_state_is_an_ordinary_module_without_rows() -> None:
     ],
 )
 def test_distributions_are_the_cores(action: spaces.Space, width: int, samples: tuple[int, ...]) -> None:
-    module = make(action=action)
+    module = make(action=action, actions_in_env_units=True)
     obs = observations(module, 2, 3)
     inputs = module.forward_train(batch_of(module, obs))[Columns.ACTION_DIST_INPUTS].detach()
     inputs = inputs + torch.randn_like(inputs)  # away from the initial near-uniform policy
