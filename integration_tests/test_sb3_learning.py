@@ -19,7 +19,7 @@ th.set_num_threads(1)
 
 
 def name_the_previous_card(memory: str) -> float:
-    """The return after 30,000 steps of naming the suit of the card before the one on show."""
+    """The return after 40,000 steps of naming the suit of the card before the one on show."""
     env = VecMonitor(JaxVecEnv("RepeatPreviousEasy", 16, k=2))
     model = S5RecurrentPPO(
         "S5Policy",
@@ -31,7 +31,7 @@ def name_the_previous_card(memory: str) -> float:
         gamma=0.5,
         seed=0,
         policy_kwargs={"memory": memory, "d_model": 32, "n_layers": 1, "net_arch": [32]},
-    ).learn(30_000)
+    ).learn(40_000)
     return float(evaluate_policy(model, env, n_eval_episodes=32)[0])
 
 
