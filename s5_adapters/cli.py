@@ -5,6 +5,7 @@ line on standard error and exit code 2, a training that went wrong with 1, an in
 the signal's number.
 """
 
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -257,11 +258,16 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args=arguments,
                 use_underscores=False,
             )
-        return int(command.run())
+        code = int(command.run())
+        sys.stdout.flush()
     except UsageError as error:
         return fail(str(error), 2)
+    except BrokenPipeError:  # the reader has what it wanted, as in `s5-adapters envs | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        return 1  # as rich's console ends then
     except KeyboardInterrupt:
         return fail("interrupted", 128 + signal.SIGINT)
+    return code
 
 
 @contextmanager

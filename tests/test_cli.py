@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -244,6 +246,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     assert "s5-adapters train --resume run" in err
     monkeypatch.undo()
     assert main(["train", "--resume", str(tmp_path / "run"), "--quiet"]) == 0
+
+
+def test_a_reader_that_has_enough_ends_the_command_quietly():
+    command = [sys.executable, "-m", "s5_adapters.cli", "envs"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        assert running.wait(120) == 1
 
 
 def test_envs_lists_what_there_is(capsys):

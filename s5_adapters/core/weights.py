@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property, partial
@@ -388,13 +388,13 @@ def _unflatten(tensors: Mapping[str, np.ndarray[Any, Any]], shapes: Params) -> P
 def write_whole(path: str | os.PathLike[str], content: bytes) -> None:
     """Write a file under another name and rename it: it is there whole, or as it was before."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:  # anybody may read it, as any new file; not mkstemp's
             file.write(content)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

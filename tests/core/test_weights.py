@@ -111,6 +111,12 @@ def test_wrong_shapes_are_named(obs, starts, message):
         policy.act(obs, policy.initial_state(2), starts)
 
 
+def test_a_policy_file_has_the_permissions_of_any_file(tmp_path):
+    save_policy(tmp_path / "policy.safetensors", make_policy())
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "policy.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
 def test_params_of_another_architecture_are_not_saved(tmp_path):
     policy = Policy(make_policy().config, make_policy(encoder=(9,)).params)
     with pytest.raises(
