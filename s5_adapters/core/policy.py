@@ -13,6 +13,7 @@ from jax import Array, lax
 
 from s5_adapters.core.checks import integer, integers, one_of
 from s5_adapters.core.distributions import ActionSpec, Box
+from s5_adapters.core.initializers import orthogonal
 from s5_adapters.core.memory import Memory, Params, State, make_memory
 
 ACTIVATIONS: Final = {
@@ -111,7 +112,7 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Map ``(..., F)`` to ``(..., widths[-1])``."""
         for width in self.widths:
-            x = nn.Dense(width, kernel_init=nn.initializers.orthogonal(self.scale))(x)
+            x = nn.Dense(width, kernel_init=orthogonal(self.scale))(x)
             x = ACTIVATIONS[self.activation](x)
         return x
 
@@ -125,11 +126,11 @@ class NatureCNN(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Map images ``(N, height, width, channels)`` to ``(N, features)``."""
         for channels, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
-            init = nn.initializers.orthogonal(jnp.sqrt(2.0))
+            init = orthogonal(2.0**0.5)
             x = nn.Conv(channels, (size, size), (stride, stride), padding="VALID", kernel_init=init)(x)
             x = nn.relu(x)
         x = x.reshape(len(x), -1)
-        return nn.relu(nn.Dense(self.features, kernel_init=nn.initializers.orthogonal(jnp.sqrt(2.0)))(x))
+        return nn.relu(nn.Dense(self.features, kernel_init=orthogonal(2.0**0.5))(x))
 
 
 class Encoder(nn.Module):
@@ -158,7 +159,7 @@ class Head(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Map ``(..., F)`` to ``(..., outputs)``."""
         x = MLP(self.torso, self.activation, scale=2.0)(x)
-        return nn.Dense(self.outputs, kernel_init=nn.initializers.orthogonal(self.scale))(x)
+        return nn.Dense(self.outputs, kernel_init=orthogonal(self.scale))(x)
 
 
 @struct.dataclass

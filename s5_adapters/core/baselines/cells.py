@@ -28,10 +28,8 @@ class StackedCells(Memory):
         """Make parameters. See ``Memory.init``."""
         projection_key, cells_key = jax.random.split(key)
         carry, zeros = _layer(self.initial_state(1), 0), jnp.zeros((1, self.d_model))
-        # One layer after another: the orthogonal kernels' batched QRs, several at once, were seen to wait for
-        # each other for ever in jaxlib 0.10.2 on two cores.
-        cells = lax.map(
-            lambda k: self.cell.init(k, carry, zeros)["params"], jax.random.split(cells_key, self.n_layers)
+        cells = jax.vmap(lambda k: self.cell.init(k, carry, zeros)["params"])(
+            jax.random.split(cells_key, self.n_layers)
         )
         return {**init_projection(projection_key, x.shape[-1], self.d_model), "cells": cells}
 

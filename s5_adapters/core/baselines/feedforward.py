@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from s5_adapters.core.initializers import orthogonal
 from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
 
 
@@ -24,10 +25,8 @@ class Feedforward(Memory):
         """Make parameters. See ``Memory.init``."""
         projection_key, layers_key = jax.random.split(key)
         shape = (self.d_model, self.d_model)
-        orthogonal = nn.initializers.orthogonal(jnp.sqrt(2.0))
-        kernels = jax.vmap(lambda k: orthogonal(k, shape, jnp.float32))(
-            jax.random.split(layers_key, self.n_layers)
-        )
+        init = orthogonal(2.0**0.5)
+        kernels = jax.vmap(lambda k: init(k, shape, jnp.float32))(jax.random.split(layers_key, self.n_layers))
         layers = {"kernel": kernels, "bias": jnp.zeros((self.n_layers, self.d_model))}
         return {**init_projection(projection_key, x.shape[-1], self.d_model), **layers}
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flax import linen as nn
 
 from s5_adapters.core.baselines.cells import StackedCells
+from s5_adapters.core.initializers import orthogonal
 from s5_adapters.core.memory import register_memory
 
 
@@ -16,7 +17,7 @@ class GRU(StackedCells):
     @property
     def cell(self) -> nn.GRUCell:
         """One cell of width d_model."""
-        return nn.GRUCell(self.d_model)
+        return nn.GRUCell(self.d_model, recurrent_kernel_init=orthogonal())
 
     @property
     def state_shape(self) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flax import linen as nn
 
 from s5_adapters.core.baselines.cells import StackedCells
+from s5_adapters.core.initializers import orthogonal
 from s5_adapters.core.memory import register_memory
 
 
@@ -19,7 +20,7 @@ class LSTM(StackedCells):
     @property
     def cell(self) -> nn.OptimizedLSTMCell:
         """One cell of width d_model."""
-        return nn.OptimizedLSTMCell(self.d_model)
+        return nn.OptimizedLSTMCell(self.d_model, recurrent_kernel_init=orthogonal())
 
     @property
     def state_shape(self) -> tuple[tuple[int, int], tuple[int, int]]:
