@@ -11,10 +11,11 @@ training, on fresh episodes, seed by seed. Runs go in parallel, one a core: thes
 from __future__ import annotations
 
 import argparse
-import importlib.util
+import importlib
 import itertools
 import multiprocessing
 import statistics
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,8 @@ def run(job: Job) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     name, topology, time_steps, seed, steps = job
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    example = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(example)
+    sys.path.insert(0, str(EXAMPLES))
+    example = importlib.import_module(name)
     dt_min, dt_max = TIME_STEPS[time_steps]
     kwargs = {"n_lstm_layers": 2, "critic_memory": topology, "dt_min": dt_min, "dt_max": dt_max}
     score, _ = example.train("S5Policy", steps, seed, **kwargs)

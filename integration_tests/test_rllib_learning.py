@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from _examples import example
+import rllib_train
 from _rllib import local_ray, quiet_ray, train_until
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 pytestmark = quiet_ray
 
-TRAIN = example("rllib_train")
 ITERATIONS = {"RepeatPreviousEasy": 60, "PositionOnlyCartPoleEasy": 40}
 """About twice those that it takes."""
 
@@ -43,11 +42,11 @@ def best_return(config: AlgorithmConfig, env: str) -> float:
     ],
 )
 def test_the_new_stack_learns(env: str, runners: int) -> None:
-    assert best_return(TRAIN.new_stack(env, runners), env) >= 0.9
+    assert best_return(rllib_train.new_stack(env, runners), env) >= 0.9
 
 
 @pytest.mark.parametrize(
     "env", ["RepeatPreviousEasy", pytest.param("PositionOnlyCartPoleEasy", marks=pytest.mark.slow)]
 )
 def test_the_old_stack_learns(env: str) -> None:
-    assert best_return(TRAIN.old_stack(env, 0), env) >= 0.9
+    assert best_return(rllib_train.old_stack(env, 0), env) >= 0.9

@@ -6,8 +6,9 @@ from typing import Any
 
 import gymnasium as gym
 import pytest
+import sb3_cartpole
+import sb3_repeat_previous
 import torch as th
-from _examples import example
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -42,7 +43,7 @@ def test_s5_names_the_previous_card_and_a_memoryless_policy_does_not() -> None:
 
 def cartpole_score(seed: int) -> float:
     """sb3-contrib's performance test for its LSTM policy, no setting changed but the policy's name."""
-    novel = example("sb3_cartpole").cartpole_without_velocities
+    novel = sb3_cartpole.cartpole_without_velocities
     settings: dict[str, Any] = {
         "n_steps": 128,
         "learning_rate": 0.0007,
@@ -71,7 +72,7 @@ def test_cartpole_without_velocities_as_sb3_contrib_tests_it() -> None:
 
 @pytest.mark.slow
 def test_the_repeat_previous_example_reaches_nine_tenths() -> None:
-    train = example("sb3_repeat_previous").train
+    train = sb3_repeat_previous.train
     scores = {policy: train(policy, 500_000, seed=0)[0] for policy in ("S5Policy", "MlpLstmPolicy")}
     print(scores)
     assert scores["S5Policy"] >= 0.9, scores
@@ -79,14 +80,14 @@ def test_the_repeat_previous_example_reaches_nine_tenths() -> None:
 
 @pytest.mark.slow
 def test_the_cartpole_example_reaches_nine_tenths() -> None:
-    train = example("sb3_cartpole").train
+    train = sb3_cartpole.train
     scores = {policy: train(policy, 100_000, seed=1)[0] for policy in ("S5Policy", "MlpLstmPolicy")}
     print(scores)
     assert scores["S5Policy"] >= 450, scores
 
 
 def test_the_examples_cartpole_shows_positions_only() -> None:
-    env = example("sb3_cartpole").cartpole_without_velocities()
+    env = sb3_cartpole.cartpole_without_velocities()
     obs, _ = env.reset(seed=0)
     full, _ = gym.make("CartPole-v1").reset(seed=0)
     assert obs.tolist() == full[[0, 2]].tolist()
