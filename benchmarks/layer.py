@@ -40,6 +40,7 @@ from _published import published_layer, published_stack
 from s5_adapters.core import make_memory
 from s5_adapters.core.chunks import REMATS, run_in_chunks
 from s5_adapters.core.layer import layer_sequence
+from s5_adapters.core.scan import AUTO
 
 WIDTH, LANES, LAYERS = 256, 128, 4
 LENGTHS, BATCHES = (128, 1024, 4096), (8, 64)
@@ -60,8 +61,8 @@ TIME_TARGETS = {
 MEMORY_TARGETS = {("layer", 1024): 7.0, ("layer", 4096): 12.0, ("stack", 1024): 4.0, ("stack", 4096): 4.0}
 """By part and length, the least ratio of the gradient's memory."""
 
-DEFAULT = "dots"
-"""What the model stores at these sizes unless told otherwise: targets of time and memory are for it."""
+DEFAULT = AUTO
+"""What the model stores unless told otherwise: targets of time and memory are for it."""
 
 Program = Callable[..., tuple[Any, jax.Array]]
 
@@ -201,7 +202,7 @@ def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def targets(row: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """(what, ratio, target) of a row; targets of time are for the default, which recomputes nothing."""
+    """(what, ratio, target) of a row; targets of time are for the default."""
     key = row["part"], row["length"]
     forward, backward = TIME_TARGETS.get(key, (None, None)) if row["program"] == DEFAULT else (None, None)
     memory = MEMORY_TARGETS.get(key) if row["program"] == DEFAULT else None
@@ -263,7 +264,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", default=["layer", "stack", "tokens"])
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="steps in time")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sequences side by side")
-    parser.add_argument("--remats", nargs="+", default=[DEFAULT, "full"], choices=REMATS)
+    parser.add_argument("--remats", nargs="+", default=[DEFAULT, "full"], choices=[AUTO, *REMATS])
     parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
     parser.add_argument("--append", action="store_true", help="keep other sizes recorded on this machine")
     parser.add_argument("--quick", action="store_true", help="1024 x 8, three rounds, nothing recorded")

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from s5_adapters.core.platform import default_platform
-from s5_adapters.core.scan import STATES
+from s5_adapters.core.scan import AUTO, STATES
 
 REMATS: Final = ("none", "dots", "full")
-PRODUCTS: Final = "products"
-"""What ``checkpoint_name`` calls the matrix products that ``remat="dots"`` stores, beside the states."""
+GATES: Final = "gates"
+"""What ``checkpoint_name`` calls the gates' products, which ``remat="dots"`` stores beside the states."""
 DEFAULT_ROWS: Final = {"cpu": 1024}
 """Rows a chunk by platform, where a benchmark found chunks to pay; 0, the whole sequence, elsewhere."""
 
@@ -26,7 +26,7 @@ Body = Callable[[Carry, Any], tuple[Carry, Array]]
 
 
 def run_in_chunks(
-    body: Body[Carry], carry: Carry, sequences: Any, *, rows: int | None = None, remat: str = "none"
+    body: Body[Carry], carry: Carry, sequences: Any, *, rows: int | None = None, remat: str = AUTO
 ) -> tuple[Carry, Array]:
     """Apply ``body`` to successive chunks of time.
 
@@ -36,7 +36,8 @@ def run_in_chunks(
         carry: what the first chunk starts from.
         sequences: pytree of arrays ``(T, B, ...)``.
         rows: time x batch rows of a chunk; 0 for one chunk; None for the platform's default.
-        remat: what to store for the backward pass, one of ``REMATS``.
+        remat: what to store for the backward pass, one of ``REMATS``; ``"auto"``: everything where one chunk
+            holds the whole sequence and so fits the cache, else ``"dots"``.
 
     Returns:
         The last carry, and the outputs ``(T, B, ...)``. A remainder that fills no chunk runs as one shorter
@@ -47,6 +48,8 @@ def run_in_chunks(
     if rows is None:
         rows = DEFAULT_ROWS.get(default_platform(), 0)
     steps = max(1, rows // max(batch, 1)) if rows else length
+    if remat == AUTO:
+        remat = "none" if rows and steps >= length else "dots"
     if steps >= length:
         return _rematerialised(body, remat)(carry, sequences)
     count = length // steps
@@ -64,5 +67,5 @@ def run_in_chunks(
 def _rematerialised(body: Body[Carry], remat: str, *, prevent_cse: bool = True) -> Body[Carry]:
     if remat == "none":
         return body
-    policy = jax.checkpoint_policies.save_only_these_names(STATES, PRODUCTS) if remat == "dots" else None
+    policy = jax.checkpoint_policies.save_only_these_names(STATES, GATES) if remat == "dots" else None
     return jax.checkpoint(body, policy=policy, prevent_cse=prevent_cse)

@@ -10,10 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jax.ad_checkpoint import checkpoint_name
 
-from s5_adapters.core import planar
-from s5_adapters.core.chunks import PRODUCTS
+from s5_adapters.core import planar, rows
 from s5_adapters.core.scan import AUTO, resettable_scan
 
 
@@ -54,10 +52,10 @@ def layer_sequence(
 
     """
     length, batch = u.shape[:2]
-    inputs = (u @ layer.into_state).reshape(length, *initial.shape)
+    inputs = rows.product(u, layer.into_state).reshape(length, *initial.shape)
     states = resettable_scan(layer.decay, inputs, episode_starts, initial, method=method)
-    products = states.reshape(length, batch, -1) @ layer.out_of_state
-    return states[-1], checkpoint_name(products + layer.feedthrough * u, PRODUCTS)
+    products = rows.product(states.reshape(length, batch, -1), layer.out_of_state)
+    return states[-1], products + rows.scale(layer.feedthrough, u)
 
 
 def layer_step(layer: PreparedLayer, state: Array, u: Array, episode_starts: Array) -> tuple[Array, Array]:

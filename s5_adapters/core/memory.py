@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax import Array
 
 from s5_adapters.core.checks import integer, nearest_names
+from s5_adapters.core.rows import dense
 
 Params = Mapping[str, Any]
 """A pytree of float32 parameters; leaves that belong to layers are stacked over them on axis 0."""
@@ -158,7 +159,7 @@ def init_projection(key: Array, width: int, d_model: int) -> dict[str, Array]:
 
 def project(params: Params, x: Array) -> Array:
     """Apply ``init_projection``'s map to ``x (..., F)``."""
-    return x @ params["input_kernel"] + params["input_bias"] if "input_kernel" in params else x
+    return dense(x, params["input_kernel"], params["input_bias"]) if "input_kernel" in params else x
 
 
 M = TypeVar("M", bound=type[Memory])

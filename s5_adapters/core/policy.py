@@ -15,6 +15,7 @@ from s5_adapters.core.checks import integer, integers, one_of
 from s5_adapters.core.distributions import ActionSpec, Box
 from s5_adapters.core.initializers import orthogonal
 from s5_adapters.core.memory import Memory, Params, State, make_memory
+from s5_adapters.core.rows import Dense
 
 ACTIVATIONS: Final = {
     "tanh": nn.tanh,
@@ -112,7 +113,7 @@ class MLP(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Map ``(..., F)`` to ``(..., widths[-1])``."""
         for width in self.widths:
-            x = nn.Dense(width, kernel_init=orthogonal(self.scale))(x)
+            x = Dense(width, kernel_init=orthogonal(self.scale))(x)
             x = ACTIVATIONS[self.activation](x)
         return x
 
@@ -130,7 +131,7 @@ class NatureCNN(nn.Module):
             x = nn.Conv(channels, (size, size), (stride, stride), padding="VALID", kernel_init=init)(x)
             x = nn.relu(x)
         x = x.reshape(len(x), -1)
-        return nn.relu(nn.Dense(self.features, kernel_init=orthogonal(2.0**0.5))(x))
+        return nn.relu(Dense(self.features, kernel_init=orthogonal(2.0**0.5))(x))
 
 
 class Encoder(nn.Module):
@@ -159,7 +160,7 @@ class Head(nn.Module):
     def __call__(self, x: Array) -> Array:
         """Map ``(..., F)`` to ``(..., outputs)``."""
         x = MLP(self.torso, self.activation, scale=2.0)(x)
-        return nn.Dense(self.outputs, kernel_init=orthogonal(self.scale))(x)
+        return Dense(self.outputs, kernel_init=orthogonal(self.scale))(x)
 
 
 @struct.dataclass

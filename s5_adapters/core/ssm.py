@@ -20,9 +20,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from s5_adapters.core import planar
 from s5_adapters.core.checks import boolean, integer, one_of, positive
-from s5_adapters.core.chunks import PRODUCTS, REMATS, run_in_chunks
+from s5_adapters.core.chunks import GATES, REMATS, run_in_chunks
 from s5_adapters.core.layer import PreparedLayer, layer_sequence, layer_step
 from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
+from s5_adapters.core.rows import dense
 from s5_adapters.core.scan import AUTO
 from s5_adapters.core.scan_methods import METHODS
 
@@ -32,10 +33,6 @@ NORMS: Final = ("none", "pre", "post")
 MAX_REAL_PART: Final = -1e-4
 """What ``clip_eigenvalues`` keeps the real parts below (Goel et al. 2022, arXiv 2202.09729, section 4)."""
 LAYER_NORM_EPSILON: Final = 1e-6
-CACHED_NUMBERS: Final = 2**19
-"""Time x batch x layers x (features and states) up to which storing beats recomputing. In the trainer 2 x 64
-(2**18 of them) is a sixth faster with everything stored, 4 x 256 (2**21) a tenth faster with products alone.
-"""
 
 
 @register_memory("s5")
@@ -72,9 +69,9 @@ class S5(Memory):
             its layers leaves the processor's cache; 0 for the whole sequence at once. None: what suits the
             platform (see ``chunks``).
         remat: what the backward pass finds stored: ``"none"`` recomputes nothing, ``"dots"`` stores states
-            and matrix products and recomputes what is pointwise, ``"full"`` stores one state a chunk and
-            recomputes every chunk. ``"auto"``: none where all of it fits the processor's cache, else dots,
-            which then is faster as well as smaller.
+            and the gates' products and recomputes what is pointwise and the product out of the state,
+            ``"full"`` stores one state a chunk and recomputes every chunk. ``"auto"``: none where one chunk
+            holds the whole sequence, else dots, which then is faster as well as smaller.
 
     """
 
@@ -232,12 +229,8 @@ class S5(Memory):
         def run(carried: list[Array], now: tuple[Array, Array | None]) -> tuple[list[Array], Array]:
             return self._run(prepared, carried, *now)
 
-        remat = self.remat
-        if remat == AUTO:
-            stored = x.shape[0] * x.shape[1] * self.n_layers * (self.d_model + self.d_state)
-            remat = "none" if stored <= CACHED_NUMBERS else "dots"
         carried, y = run_in_chunks(
-            run, planar_state(state), (x, episode_starts), rows=self.chunk_rows, remat=remat
+            run, planar_state(state), (x, episode_starts), rows=self.chunk_rows, remat=self.remat
         )
         return paired_state(carried), y
 
@@ -280,7 +273,7 @@ class S5(Memory):
         hidden = nn.gelu(y)
         if self.activation == "gelu":
             return hidden
-        gates = checkpoint_name(hidden @ params["gate_kernel"] + params["gate_bias"], PRODUCTS)
+        gates = checkpoint_name(dense(hidden, params["gate_kernel"], params["gate_bias"]), GATES)
         if self.activation == "full_glu":
             hidden, gates = jnp.split(gates, 2, axis=-1)
         elif self.activation == "half_glu2":

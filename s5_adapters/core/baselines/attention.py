@@ -10,6 +10,7 @@ from jax import Array
 
 from s5_adapters.core.checks import integer
 from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
+from s5_adapters.core.rows import Dense
 
 ROTARY_BASE: Final = 10_000.0
 MLP_FACTOR: Final = 4
@@ -121,7 +122,7 @@ class Block(nn.Module):
         self, x: Array, cached_keys: Array, cached_values: Array, mask: Array
     ) -> tuple[Array, Array, Array]:
         """Map ``x (B, T, H)``, a cache ``(B, C, H)``, ``mask (B, T, C + T)`` to outputs, keys and values."""
-        query, key, value = jnp.split(nn.Dense(3 * self.d_model, name="qkv")(nn.LayerNorm()(x)), 3, axis=-1)
+        query, key, value = jnp.split(Dense(3 * self.d_model, name="qkv")(nn.LayerNorm()(x)), 3, axis=-1)
         keys = jnp.concatenate([cached_keys, key], axis=1)
         values = jnp.concatenate([cached_values, value], axis=1)
         # Weights of 0 do not stop a NaN of an episode that is over, so none may enter; who does see one gets
@@ -136,9 +137,9 @@ class Block(nn.Module):
         ).reshape(x.shape)
         poisoned = jnp.any(mask & ~finite[:, None], axis=-1) | ~own[..., 0]
         attended = jnp.where(poisoned[..., None], jnp.nan, attended)
-        x = x + nn.Dense(self.d_model, name="out")(attended)
-        hidden = nn.gelu(nn.Dense(MLP_FACTOR * self.d_model, name="up")(nn.LayerNorm()(x)))
-        return x + nn.Dense(self.d_model, name="down")(hidden), keys, values
+        x = x + Dense(self.d_model, name="out")(attended)
+        hidden = nn.gelu(Dense(MLP_FACTOR * self.d_model, name="up")(nn.LayerNorm()(x)))
+        return x + Dense(self.d_model, name="down")(hidden), keys, values
 
     def _heads(self, x: Array) -> Array:
         return x.reshape(*x.shape[:2], self.n_heads, -1)
