@@ -14,19 +14,25 @@ memory's time over S5's: above 1, S5 is faster.
 x 104 steps, 4 epochs x 4 minibatches: environment steps a second, and seconds to compile.
 
 "baseline": a program that trains S5 of 2 layers of 64 on the same task at the same sizes and prints "sps N"
-last; it runs in turns with ours. All on RepeatPreviousEasy; compile time stands apart. The exit code is 1
-where a figure misses its target.
+last; it runs in turns with ours.
+
+"precision": what rounding the factors of matrix products does to learning: the demo's setting with
+`precision="float32"` and `"bfloat16"`, the mean return of fresh episodes after training, seed by seed.
+
+All on RepeatPreviousEasy; compile time stands apart. The exit code is 1 where a figure misses its target.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import operator
 import re
 import statistics
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +51,13 @@ from _common import (
 
 from s5_adapters.core import make_memory, memory_names
 from s5_adapters.core.matching import count_params, match_params
-from s5_adapters.purejax import PPOConfig, build_problem
+from s5_adapters.demo import CONFIGS
+from s5_adapters.purejax import Evaluator, PPOConfig, build_problem, make_train
 from s5_adapters.purejax.ppo import init_state, run_chunk, update_step
 from s5_adapters.purejax.rollout import collect
 
 OURS = "s5"
-PARTS = ("memories", "published", "baseline")
+PARTS = ("memories", "published", "baseline", "precision")
 NUM_ENVS, NUM_EPOCHS, NUM_MINIBATCHES = 8, 4, 2
 SETTINGS = ((2, 64), (4, 256))
 LENGTH = 1024
@@ -61,6 +68,8 @@ SPEED_TARGET, COMPILE_TARGET = 6000, 10.0
 BASELINE_TARGET = 1.1
 """Least environment steps a second over the other program's."""
 BASELINE_STEPS, BASELINE_ROUNDS = 500_000, 3
+PRECISIONS = ("float32", "bfloat16")
+PRECISION_SEEDS, PRECISION_EPISODES = 5, 512
 
 
 def config_of(memory: str, width: int, layers: int, length: int, *, matched: bool = False) -> PPOConfig:
@@ -225,6 +234,24 @@ def measure_baseline(program: Path) -> dict[str, Any]:
     }
 
 
+def measure_precision() -> list[dict[str, Any]]:
+    """One row per precision: the mean return of fresh episodes after training, of each seed."""
+    rows = []
+    for precision in PRECISIONS:
+        config = replace(CONFIGS[OURS], precision=precision)
+        train = jax.jit(jax.vmap(make_train(config)))
+        result = train(jax.random.split(jax.random.key(0), PRECISION_SEEDS))
+        evaluate = Evaluator(build_problem(config), PRECISION_EPISODES)
+        returns = []
+        for seed in range(PRECISION_SEEDS):
+            params = jax.tree.map(operator.itemgetter(seed), result.state.params)
+            returns.append(round(evaluate(params, None, jax.random.key(seed)).mean, 4))
+        row = {"part": "precision", "precision": precision, "steps": config.total_steps, "returns": returns}
+        rows.append(row | {"mean_return": round(statistics.mean(returns), 4)})
+        print("precision {precision}: mean return {mean_return} of {returns}".format(**rows[-1]), flush=True)
+    return rows
+
+
 def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
     """One line for each figure that misses its target."""
     missed = []
@@ -290,8 +317,10 @@ def main() -> int:
                 compared += measure_memories(memories, layers, width, length, rounds, options.match_params)
         print(show_memories(compared))
         rows += compared
+    if "precision" in parts:
+        rows += measure_precision()
     if not options.quick:
-        key = ("part", "memory", "layers", "width", "length", "matched")
+        key = ("part", "memory", "layers", "width", "length", "matched", "precision")
         recorded = recorded_rows("trainer", info, rows, key) if options.append else []
         print(f"\nwritten: {write_json('trainer', info, [*recorded, *rows], rounds=rounds)}")
     return verdict(missed_targets(rows))

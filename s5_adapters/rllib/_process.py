@@ -14,10 +14,8 @@ def settle_jax() -> None:
     """Keep JAX to what Ray gave this process.
 
     A Ray worker without an accelerator of its own computes on the CPU: Ray hides a GPU from nobody who asked
-    for none, and every runner would reserve memory on it. Nowhere does JAX take a whole GPU at its first use,
-    since torch works beside it.
+    for none, and every runner would reserve memory on it.
     """
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if _is_worker() and not any(ray.get_runtime_context().get_accelerator_ids().values()):
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax.config.update("jax_platforms", "cpu")
