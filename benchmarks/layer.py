@@ -275,17 +275,25 @@ def main() -> int:
     sizes = [(1024, 8)] if options.quick else list(itertools.product(options.lengths, options.batches))
     rounds = 3 if options.quick else options.rounds
     rows: list[dict[str, Any]] = []
+    recorded = recorded_rows("layer", info, [], ()) if options.append else []
+
+    def record(more: list[dict[str, Any]], what: str) -> None:
+        """Write what is measured so far: a run that is cut short keeps it."""
+        rows.extend(more)
+        if not options.quick:
+            measured = {(row["part"], row.get("length"), row.get("batch")) for row in rows}
+            kept = [r for r in recorded if (r["part"], r.get("length"), r.get("batch")) not in measured]
+            what += f" measured, in {write_json('layer', info, [*kept, *rows], rounds=rounds).name}"
+        print(what, file=sys.stderr, flush=True)
+
     for part in options.parts:
         if part == "tokens":
-            rows.append(measure_tokens(rounds))
+            record([measure_tokens(rounds)], part)
             continue
         for size in sizes:
-            rows += measure(part, *size, list(dict.fromkeys(options.remats)), rounds)
-            print(f"{part} {size[0]} x {size[1]} measured", file=sys.stderr, flush=True)
+            remats = list(dict.fromkeys(options.remats))
+            record(measure(part, *size, remats, rounds), f"{part} {size[0]} x {size[1]}")
     print(show(rows))
-    if not options.quick:
-        recorded = recorded_rows("layer", info, rows, ("part", "length", "batch")) if options.append else []
-        print(f"\nwritten: {write_json('layer', info, [*recorded, *rows], rounds=rounds)}")
     return verdict(missed_targets(rows))
 
 

@@ -104,35 +104,40 @@ class _Layout(NamedTuple):
 
 
 class PackedJit:
-    """`jax.jit` for a function that is called at every step: its results come to torch in one array.
+    """`jax.jit` for a function that is called at every step: tensors go in one array, and come back in one.
 
-    To hand an array over takes longer than to compute a small one, so the results are laid end to end and
-    torch's tensors are views into them. Nothing is differentiated.
+    To hand an array over takes longer than to compute a small one, so arguments and results are laid end to
+    end, and the tensors that come back are views. Nothing is differentiated.
 
     Args:
-        fn: a pure function of arrays whose results are all of one dtype, and whose total size tells their
-            shapes apart (a batch size does).
+        fn: a pure function `fn(held, *args)`: `held` is any pytree of JAX arrays, handed over as they are;
+            `args` hold tensors. The tensors are of one floating dtype, and so are the results.
     """
 
     def __init__(self, fn: Callable[..., PyTree]) -> None:
         """Compile nothing yet."""
-        self._layouts: dict[int, _Layout] = {}  # by the row's size
+        self._layouts: dict[Hashable, _Layout] = {}  # by the arguments' tree and shapes
 
-        @functools.wraps(fn)
-        def packed(*args: Any) -> jax.Array:
-            leaves, treedef = jax.tree.flatten(fn(*args))
+        def packed(given: tuple[Any, tuple[tuple[int, ...], ...]], held: PyTree, row: jax.Array) -> jax.Array:
+            tree, shapes = given
+            parts = jnp.split(row, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+            args = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+            leaves, treedef = jax.tree.flatten(fn(held, *jax.tree.unflatten(tree, args)))
             once = list({id(leaf): leaf for leaf in leaves}.values())  # one state may serve actor and critic
             places = [next(i for i, other in enumerate(once) if other is leaf) for leaf in leaves]
-            row = jnp.concatenate([leaf.ravel() for leaf in once])
-            self._layouts[row.size] = _Layout(treedef, places, [leaf.shape for leaf in once])
-            return row
+            self._layouts[given] = _Layout(treedef, places, [leaf.shape for leaf in once])
+            return jnp.concatenate([leaf.ravel() for leaf in once])
 
-        self._jitted = jax.jit(packed)
+        packed.__name__ = _name(fn)
+        self._jitted = jax.jit(packed, static_argnums=0)
 
-    def __call__(self, *args: Any) -> PyTree:
+    def __call__(self, held: PyTree, *args: PyTree) -> PyTree:
         """The function's results as tensors."""
-        row = to_torch(self._jitted(*args))
-        layout = self._layouts[row.numel()]
+        leaves, treedef = jax.tree.flatten(args)
+        given = treedef, tuple([leaf.shape for leaf in leaves])
+        sent = to_jax(torch.cat([leaf.reshape(-1) for leaf in leaves]), "an observation or a state")
+        row = to_torch(self._jitted(given, held, sent))
+        layout = self._layouts[given]
         parts = row.split([math.prod(shape) for shape in layout.shapes])
         views = [part.view(shape) for part, shape in zip(parts, layout.shapes, strict=True)]
         return jax.tree.unflatten(layout.treedef, [views[place] for place in layout.places])

@@ -396,18 +396,25 @@ def test_writing_to_a_small_result_leaves_jaxs_array_alone() -> None:
     assert not array.any()
 
 
-def test_packed_results_come_apart_again_at_every_size() -> None:
+def test_packed_arguments_and_results_come_apart_again_at_every_shape() -> None:
     @PackedJit
-    def both(x: jax.Array) -> Any:
-        return {"twice": 2 * x, "same": (x, x), "sum": x.sum()}
+    def both(held: jax.Array, x: jax.Array, rest: tuple[jax.Array]) -> Any:
+        return {"scaled": held * x, "same": (x, x), "sum": rest[0].sum()}
 
-    for rows in (3, 5, 3):
-        x = np.arange(2.0 * rows, dtype=np.float32).reshape(rows, 2)
-        parts = both(x)
-        np.testing.assert_array_equal(parts["twice"], 2 * x)
-        np.testing.assert_array_equal(parts["same"][0], x)
+    for shape in ((3, 2), (5, 2), (2, 3), (3, 2)):
+        x, rest = torch.rand(shape), torch.rand(4)
+        parts = both(jnp.float32(2.0), x, (rest,))
+        torch.testing.assert_close(parts["scaled"], 2 * x)
+        torch.testing.assert_close(parts["same"][0], x)
         assert parts["same"][0] is parts["same"][1]
-        assert float(parts["sum"]) == x.sum()
+        torch.testing.assert_close(parts["sum"], rest.sum())
+        x.fill_(-1.0)
+        assert (parts["same"][0] >= 0).all()
+
+
+def test_packed_arguments_are_never_narrowed() -> None:
+    with pytest.raises(TypeError, match="an observation or a state is float64"):
+        PackedJit(lambda held, x: x)((), torch.zeros(2, dtype=torch.float64))
 
 
 def test_buckets_hold_every_shape_without_waste_and_are_few() -> None:

@@ -28,7 +28,7 @@ from s5_adapters.core.weights import Policy, as_policy
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
 from s5_adapters.sb3.trunk import Trunk, programs
-from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, to_jax
+from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device
 
 __all__ = ["CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
@@ -362,10 +362,10 @@ class S5Policy(RecurrentActorCriticPolicy):
         with on_device(starts.device):
             latent_pi, latent_vf, pi, vf = self._programs.step(
                 self.trunk.prepared(self._programs.prepare),
-                _state_arrays(pi, rows),
-                _state_arrays(vf, rows),
-                tuple([_rows_array(x, rows) for x in features]),
-                _rows_array(starts, rows),
+                _padded_state(pi, rows),
+                _padded_state(vf, rows),
+                tuple([_padded(x, rows) for x in features]),
+                _padded(starts, rows),
             )
         if rows == batch:
             return latent_pi, latent_vf, pi, vf
@@ -376,9 +376,9 @@ class S5Policy(RecurrentActorCriticPolicy):
         with on_device(starts.device):
             latent, pair = self._programs.act(
                 self.trunk.prepared(self._programs.prepare),
-                _state_arrays(states, len(features)),
-                to_jax(features, "features"),
-                to_jax(starts, "episode_starts"),
+                tuple(states),
+                features,
+                starts,
             )
         return latent, pair
 
@@ -402,12 +402,11 @@ class S5Policy(RecurrentActorCriticPolicy):
             x = flat.reshape(count, steps, -1)
             return nn.functional.pad(x, (0, 0, 0, length - steps, 0, rows - count)).flatten(0, 1)
 
-        def padded_state(pair: States) -> States:
-            first, second = (nn.functional.pad(part, (0, 0, 0, rows - count)) for part in pair)
-            return first, second
-
         latents = self._sequence(
-            tuple([padded(x) for x in features]), padded_state(pi), padded_state(vf), padded(starts)[:, 0]
+            tuple([padded(x) for x in features]),
+            _padded_state(pi, rows),
+            _padded_state(vf, rows),
+            padded(starts)[:, 0],
         )[:2]
         latent_pi, latent_vf = (x.reshape(rows, length, -1)[:count, :steps].flatten(0, 1) for x in latents)
         return latent_pi, latent_vf
@@ -516,14 +515,14 @@ class MultiInputS5Policy(S5Policy):
     default_features_extractor = CombinedExtractor
 
 
-def _rows_array(rows: th.Tensor, count: int) -> Any:
+def _padded(rows: th.Tensor, count: int) -> th.Tensor:
     missing = count - len(rows)
-    return to_jax(
-        nn.functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows, "features"
-    )
+    return nn.functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
 
 
-def _state_arrays(states: States, count: int) -> tuple[Any, Any]:
-    missing = count - states[0].shape[1]
-    parts = [nn.functional.pad(part, (0, 0, 0, missing)) if missing else part for part in states]
-    return to_jax(parts[0], "recurrent state"), to_jax(parts[1], "recurrent state")
+def _padded_state(states: States, count: int) -> States:
+    first, second = states
+    missing = count - first.shape[1]
+    if missing:
+        first, second = (nn.functional.pad(part, (0, 0, 0, missing)) for part in states)
+    return first, second
