@@ -4,6 +4,8 @@ network.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ import pytest
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, make_memory
 from s5_adapters.core.policy import CRITIC_MEMORIES
 from s5_adapters.sb3.trunk import StateLayout, Trunk, programs
+from s5_adapters.torch_bridge import to_torch
 
 
 def config(**changes) -> ActorCriticConfig:
@@ -31,6 +34,10 @@ def random_pair(trunk: Trunk, batch: int, seed: int = 0) -> tuple[jax.Array, jax
     layers, width = trunk.layout.shape
     first, second = jax.random.normal(jax.random.key(seed), (2, layers, batch, width))
     return first, second
+
+
+def tensors(tree: Any) -> Any:
+    return jax.tree.map(to_torch, tree)
 
 
 @pytest.mark.parametrize("name", ["s5", "gru", "feedforward"])
@@ -76,8 +83,8 @@ def test_a_sequence_with_resets_equals_its_steps(critic_memory: str, two_inputs:
     assert (latent_pi.shape[-1], latent_vf.shape[-1]) == trunk.latent_dims == (4, 7)
     latent_pi, latent_vf = (x.reshape(n_seq, steps, -1) for x in (latent_pi, latent_vf))
     for t in range(steps):
-        outputs = run.step(prepared, pi, vf, tuple(x[:, t] for x in features), starts[:, t])
-        one_pi, one_vf, pi, vf = jax.tree.map(np.asarray, outputs)
+        now = tensors((pi, vf, tuple(x[:, t] for x in features), starts[:, t]))
+        one_pi, one_vf, pi, vf = jax.tree.map(jnp.asarray, run.step(prepared, *now))
         np.testing.assert_allclose(one_pi, latent_pi[:, t], atol=2e-6)
         np.testing.assert_allclose(one_vf, latent_vf[:, t], atol=2e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), (pi, vf), (pi_end, vf_end))
@@ -89,8 +96,8 @@ def test_act_is_steps_actor() -> None:
     prepared = run.prepare(run.init(jax.random.key(1)))
     pi, vf, x = random_pair(trunk, 4, 3), random_pair(trunk, 4, 4), jnp.ones((4, 3))
     starts = jnp.array([0.0, 1.0, 0.0, 0.0])
-    latent, state = run.act(prepared, pi, x, starts)
-    expected = run.step(prepared, pi, vf, (x,), starts)
+    latent, state = run.act(prepared, *tensors((pi, x, starts)))
+    expected = run.step(prepared, *tensors((pi, vf, (x,), starts)))
     np.testing.assert_allclose(latent, expected[0], atol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), state, expected[2])
 
