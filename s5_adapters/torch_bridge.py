@@ -32,12 +32,8 @@ __all__ = ["Buckets", "JaxModule", "Normalizer", "jax2torch", "on_device", "to_j
 
 PyTree = Any
 
-# Two settings of the process, unless its environment has them: JAX leaves most of a GPU's memory to torch,
-# and computes on the CPU in the calling thread, since torch waits for every result: a step of a small network
-# then takes a tenth less. Where JAX has computed before this import it keeps what it began with.
+# Torch works beside it: JAX leaves most of a GPU's memory alone, unless the environment says otherwise.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 _WIDE = {torch.float64: "float32", torch.complex128: "complex64"}
 _INT32 = torch.iinfo(torch.int32)
