@@ -54,7 +54,7 @@ def layer_sequence(
     length, batch = u.shape[:2]
     inputs = rows.product(u, layer.into_state).reshape(length, *initial.shape)
     states = resettable_scan(layer.decay, inputs, episode_starts, initial, method=method)
-    products = rows.product(states.reshape(length, batch, -1), layer.out_of_state)
+    products = rows.product(states.reshape(length, batch, len(layer.out_of_state)), layer.out_of_state)
     return states[-1], products + rows.scale(layer.feedthrough, u)
 
 

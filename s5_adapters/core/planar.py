@@ -140,4 +140,4 @@ def combine_conjugate_sums(same: Array, crossed: Array) -> Array:
 
 
 def _sum(x: Array) -> Array:
-    return sum_rows(x.reshape(*x.shape[:-2], -1)).reshape(x.shape[-2:])
+    return sum_rows(x.reshape(*x.shape[:-2], x.shape[-2] * x.shape[-1])).reshape(x.shape[-2:])

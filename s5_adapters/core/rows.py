@@ -6,6 +6,7 @@ with a row of ones is much faster, so the functions here bring that gradient alo
 sum.
 """
 
+import math
 from typing import Any
 
 import jax
@@ -22,16 +23,20 @@ def product(x: Array, kernel: Array) -> Array:
     With more than one leading axis XLA's CPU backend would transpose copies of both factors for the kernel's
     gradient, and then multiply them in its slowest layout.
     """
-    return (x.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    return (_as_matrix(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
 
 
 def sum_rows(x: Array) -> Array:
     """Sum ``x (..., N)`` over all axes but the last."""
-    rows = x.reshape(-1, x.shape[-1])
+    rows = _as_matrix(x)
     if default_platform() != "cpu":
         return jnp.sum(rows, axis=0)
     ones = jnp.ones((1, len(rows)), x.dtype)
     return jnp.matmul(ones, rows, precision=lax.Precision.HIGHEST)[0]
+
+
+def _as_matrix(x: Array) -> Array:
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
 
 
 @jax.custom_vjp
