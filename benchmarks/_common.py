@@ -60,7 +60,8 @@ def write_json(
     """Write ``<name>-<machine>.json`` into ``benchmarks/results/`` or another folder and return its path."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}-{machine_slug(info)}.json"
-    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    given = [Path(word).name if Path(word).is_absolute() else word for word in sys.argv[1:]]
+    command = " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *given])
     record = {"benchmark": name, "command": command, "machine": dict(info), **extra}
     path.write_text(json.dumps({**record, "rows": list(rows)}, indent=2) + "\n")
     return path

@@ -275,14 +275,13 @@ def main() -> int:
     sizes = [(1024, 8)] if options.quick else list(itertools.product(options.lengths, options.batches))
     rounds = 3 if options.quick else options.rounds
     rows: list[dict[str, Any]] = []
-    recorded = recorded_rows("layer", info, [], ()) if options.append else []
 
     def record(more: list[dict[str, Any]], what: str) -> None:
         """Write what is measured so far: a run that is cut short keeps it."""
         rows.extend(more)
         if not options.quick:
-            measured = {(row["part"], row.get("length"), row.get("batch")) for row in rows}
-            kept = [r for r in recorded if (r["part"], r.get("length"), r.get("batch")) not in measured]
+            key = ("part", "length", "batch")
+            kept = recorded_rows("layer", info, rows, key) if options.append else []
             what += f" measured, in {write_json('layer', info, [*kept, *rows], rounds=rounds).name}"
         print(what, file=sys.stderr, flush=True)
 

@@ -236,8 +236,8 @@ class Trunk:
 
 
 class Programs(NamedTuple):
-    """A trunk's functions, compiled: `init` and `prepare` for arrays; `step` and `act`, from arrays to
-    tensors; `sequence` for torch.
+    """A trunk's functions, compiled: `init` and `prepare` for arrays; `step` and `act`, and
+    `sequence` with gradients, for torch.
     """
 
     init: Callable[..., Any]
