@@ -1,8 +1,9 @@
-"""Run a recurrent stack over time in chunks that fit the processor's cache.
+"""Run a recurrent stack in parts that suit the processor: a sequence in chunks of time, a step in groups.
 
 Every operation of an S5 stack but its scan treats each step alone, so the stack may run over one chunk of
 time after another and hand its state on. The layers then read each other's results from the cache instead of
-from memory, and the backward pass can recompute a chunk instead of storing it.
+from memory, and the backward pass can recompute a chunk instead of storing it. A step treats each batch
+element alone, so groups of them may run through all layers side by side.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,13 @@ GATES: Final = "gates"
 """What ``checkpoint_name`` calls the gates' products, which ``remat="dots"`` stores beside the states."""
 DEFAULT_ROWS: Final = {"cpu": 1024}
 """Rows a chunk by platform, where a benchmark found chunks to pay; 0, the whole sequence, elsewhere."""
+
+GROUP_ROWS: Final = {"cpu": 16}
+"""Batch elements a group by platform, where a benchmark found groups to pay."""
+GROUPED_ROWS: Final = 64
+"""The largest batch that is cut into groups: the products of a larger one are fast enough as they are."""
+GROUPED_WEIGHTS: Final = 1 << 17
+"""The least ``n_layers * d_model ** 2`` that is: below it the cutting costs more than it gives."""
 
 Carry = TypeVar("Carry")
 Body = Callable[[Carry, Any], tuple[Carry, Array]]
@@ -62,6 +70,29 @@ def run_in_chunks(
         return carry, outputs
     carry, rest = _rematerialised(body, remat)(carry, jax.tree.map(lambda leaf: leaf[whole:], sequences))
     return carry, jnp.concatenate([outputs, rest])
+
+
+def step_in_groups(body: Callable[..., Any], *arrays: Any, weights: int) -> Any:
+    """Apply ``body`` to a few batch elements at a time, and join what it returns.
+
+    A product of a few rows is too small for two cores, and after each of them the cores wait for each other.
+    Groups that know nothing of each other run on a core each, through all layers.
+
+    Args:
+        body: maps arrays ``(b, ...)`` to a pytree of arrays ``(b, ...)``, each element alone, for any b.
+        arrays: pytrees of arrays ``(B, ...)``.
+        weights: ``n_layers * d_model ** 2``.
+
+    Returns:
+        ``body(*arrays)``.
+
+    """
+    batch = len(jax.tree.leaves(arrays)[0])
+    rows = GROUP_ROWS.get(default_platform(), batch)
+    if not rows < batch <= GROUPED_ROWS or weights < GROUPED_WEIGHTS:
+        return body(*arrays)
+    groups = [jax.tree.map(lambda x, i=i: x[i : i + rows], arrays) for i in range(0, batch, rows)]
+    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *[body(*group) for group in groups])
 
 
 def _rematerialised(body: Body[Carry], remat: str, *, prevent_cse: bool = True) -> Body[Carry]:

@@ -20,7 +20,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from s5_adapters.core import planar
 from s5_adapters.core.checks import boolean, integer, one_of, positive
-from s5_adapters.core.chunks import GATES, REMATS, run_in_chunks
+from s5_adapters.core.chunks import GATES, REMATS, run_in_chunks, step_in_groups
 from s5_adapters.core.layer import PreparedLayer, layer_sequence, layer_step
 from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
 from s5_adapters.core.rows import dense
@@ -251,14 +251,21 @@ class S5(Memory):
         self, prepared: "PreparedStack", state: State, x: Array, episode_starts: Array
     ) -> tuple[State, Array]:
         """Run over one step. See ``Memory.step``."""
-        x = project(prepared.projection, x)
-        finals = []
-        for layer, carried in zip(prepared.layers, planar_state(state), strict=True):
-            u = self._before(layer, x)
-            final, y = layer_step(layer, carried, u, episode_starts)
-            x = self._after(layer, x, y)
-            finals.append(final)
-        return paired_state(finals), x
+
+        def run(state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+            x = project(prepared.projection, x)
+            finals = []
+            for layer, carried in zip(prepared.layers, planar_state(state), strict=True):
+                u = self._before(layer, x)
+                final, y = layer_step(layer, carried, u, episode_starts)
+                x = self._after(layer, x, y)
+                finals.append(final)
+            return paired_state(finals), x
+
+        stepped: tuple[State, Array] = step_in_groups(
+            run, state, x, episode_starts, weights=self.n_layers * self.d_model**2
+        )
+        return stepped
 
     def _before(self, layer: PreparedLayer, x: Array) -> Array:
         return layer_norm(layer.rest, x) if self.norm == "pre" else x

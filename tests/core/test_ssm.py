@@ -179,6 +179,18 @@ def test_a_fresh_input_matrix_is_real_in_the_original_basis() -> None:
     assert np.std(drawn) == pytest.approx(1 / np.sqrt(width), rel=0.05)
 
 
+@pytest.mark.parametrize("batch", [16, 17, 40, 64, 65])
+def test_a_step_in_groups_equals_the_sequence(batch: int) -> None:
+    memory = make_memory("s5", d_model=256, d_state=8, n_layers=2)  # wide enough to be cut
+    params, state, x, starts = problem(memory, 1, batch)
+    expected_state, expected_y = jax.jit(memory.apply)(params, state, x, starts)
+    prepared = jax.jit(memory.prepare)(params)
+    assert_same(jax.jit(memory.step)(prepared, state, x[0], starts[0]), (expected_state, expected_y[0]))
+    products = str(jax.make_jaxpr(memory.step)(prepared, state, x[0], starts[0])).count("dot_general")
+    groups = {16: 1, 17: 2, 40: 3, 64: 4, 65: 1}[batch]
+    assert products == groups * (1 + 3 * memory.n_layers)
+
+
 def test_time_steps_are_log_uniform() -> None:
     memory = make_memory("s5", d_model=2, d_state=400, n_blocks=20, n_layers=5, dt_min=0.01, dt_max=0.5)
     log_dt = np.asarray(fresh(memory)["log_dt"])
