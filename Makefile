@@ -23,7 +23,7 @@ help:
 	@echo 'make lint        ruff and mypy'
 	@echo 'make format      let ruff rewrite what it can'
 	@echo 'make bench       one model in the trainer, Stable-Baselines3 and RLlib: ten minutes, into benchmarks/results/'
-	@echo 'make bench-parts the parts by themselves: the recurrence, the layer, acting, the trainer'
+	@echo 'make bench-parts the parts by themselves: what the machine allows, the recurrence, the layer, acting, the trainer'
 	@echo 'make gpu-bench   all of it on a GPU that JAX sees (ARGS=--smoke: tiny sizes on any machine)'
 	@echo 'make docs        the documentation, into site/'
 	@echo 'make clean       remove .venv and everything that was built or cached'
@@ -51,7 +51,7 @@ bench: $(ALL)
 	@$(BIN)/s5-adapters bench run $(ARGS)
 
 bench-parts: $(CORE)
-	@status=0; for part in scan layer acting trainer; do \
+	@status=0; for part in floor scan layer acting trainer; do \
 	  $(BIN)/python benchmarks/$$part.py || status=1; done; exit $$status
 
 gpu-bench: $(CORE)

@@ -3,6 +3,7 @@
     python benchmarks/layer.py                          # all sizes; benchmarks/results/layer-<machine>.json
     python benchmarks/layer.py --parts layer --lengths 128 --batches 8 64
     python benchmarks/layer.py --quick                  # one size, three rounds, nothing recorded
+    python benchmarks/layer.py --quick --parts stack --remats none dots --chunk-rows 256 512   # other choices
 
 d_model is 256, the state 128 complex lanes. "layer" is the state space model alone, "stack" four blocks with
 their gates; both sides start from the same undiscretised parameters, and their results are compared before
@@ -67,10 +68,15 @@ DEFAULT = AUTO
 Program = Callable[..., tuple[Any, jax.Array]]
 
 
-def ours(part: str, remat: str) -> Program:
+def ours(part: str, remat: str, chunk_rows: int | None = None) -> Program:
     """``(params, u, starts, state) -> (state, y)`` of one layer or of the stack."""
     memory = make_memory(
-        "s5", d_model=WIDTH, d_state=2 * LANES, n_layers=LAYERS if part == "stack" else 1, remat=remat
+        "s5",
+        d_model=WIDTH,
+        d_state=2 * LANES,
+        n_layers=LAYERS if part == "stack" else 1,
+        remat=remat,
+        chunk_rows=chunk_rows,
     )
 
     def layer(params: Any, u: Any, starts: Any, state: Any) -> tuple[Any, jax.Array]:
@@ -79,7 +85,7 @@ def ours(part: str, remat: str) -> Program:
         def run(carried: Any, now: Any) -> tuple[Any, jax.Array]:
             return layer_sequence(prepared, carried, *now)
 
-        final, y = run_in_chunks(run, jnp.stack(state, axis=1), (u, starts), remat=remat)
+        final, y = run_in_chunks(run, jnp.stack(state, axis=1), (u, starts), rows=chunk_rows, remat=remat)
         return (final[:, 0], final[:, 1]), y
 
     def stack(params: Any, u: Any, starts: Any, state: Any) -> tuple[Any, jax.Array]:
@@ -140,11 +146,20 @@ def check_agreement(calls: dict[str, Callable[[], Any]]) -> None:
 
 
 def measure(
-    part: str, length: int, batch: int, remats: list[str], rounds: int, *, wait_each: bool = True
+    part: str,
+    length: int,
+    batch: int,
+    remats: list[str],
+    rounds: int,
+    *,
+    chunk_rows: tuple[int, ...] = (),
+    wait_each: bool = True,
 ) -> list[dict[str, Any]]:
     """One row per program of this size: seconds, compile seconds, bytes, ratios to the published one."""
     arguments = problem(part, length, batch)
     programs = {PUBLISHED: published(part)} | {remat: ours(part, remat) for remat in remats}
+    for remat, count in itertools.product(remats, chunk_rows):
+        programs[f"{remat}, {count} rows"] = ours(part, remat, count)
     rows = {name: {"part": part, "length": length, "batch": batch, "program": name} for name in programs}
     for direction in ("forward", "forward_backward"):
         calls = {}
@@ -265,10 +280,13 @@ def main() -> int:
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="steps in time")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sequences side by side")
     parser.add_argument("--remats", nargs="+", default=[DEFAULT, "full"], choices=[AUTO, *REMATS])
+    parser.add_argument("--chunk-rows", type=int, nargs="+", default=[], help="with --quick: also these")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
     parser.add_argument("--append", action="store_true", help="keep other sizes recorded on this machine")
     parser.add_argument("--quick", action="store_true", help="1024 x 8, three rounds, nothing recorded")
     options = parser.parse_args()
+    if options.chunk_rows and not options.quick:
+        parser.error("--chunk-rows goes with --quick: the record is of the default")
 
     info = machine()
     announce(info)
@@ -291,7 +309,8 @@ def main() -> int:
             continue
         for size in sizes:
             remats = list(dict.fromkeys(options.remats))
-            record(measure(part, *size, remats, rounds), f"{part} {size[0]} x {size[1]}")
+            measured = measure(part, *size, remats, rounds, chunk_rows=tuple(options.chunk_rows))
+            record(measured, f"{part} {size[0]} x {size[1]}")
     print(show(rows))
     return verdict(missed_targets(rows))
 

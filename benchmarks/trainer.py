@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import operator
 import re
 import statistics
@@ -302,14 +303,23 @@ def main() -> int:
 
     announce(info)
     rows: list[dict[str, Any]] = []
+
+    def record(more: list[dict[str, Any]]) -> None:
+        """Write what is measured so far: a run that is cut short keeps it."""
+        rows.extend(more)
+        if not options.quick:
+            key = ("part", "memory", "layers", "width", "length", "matched", "precision")
+            kept = recorded_rows("trainer", info, rows, key) if options.append else []
+            print(f"written: {write_json('trainer', info, [*kept, *rows], rounds=rounds)}", file=sys.stderr)
+
     if "baseline" in parts:
-        rows.append(measure_baseline(options.baseline))
+        record([measure_baseline(options.baseline)])
         print(
             "{program}: {baseline_env_steps_per_s} env-steps/s, ours {env_steps_per_s}, ".format(**rows[-1])
         )
         print("ratio {ratio} (target: at least {target}), compiled in {compile_s} s\n".format(**rows[-1]))
     if "published" in parts:
-        rows.append(measure_published(rounds))
+        record([measure_published(rounds)])
         print(
             "published network: {env_steps_per_s} env-steps/s (target: at least {speed_target}), compiled in "
             "{compile_s} s (target: at most {compile_target})\n".format(**rows[-1]),
@@ -317,17 +327,13 @@ def main() -> int:
         )
     if "memories" in parts:
         compared: list[dict[str, Any]] = []
-        for layers, width in settings:
-            for length in options.lengths:
-                compared += measure_memories(memories, layers, width, length, rounds, options.match_params)
+        for (layers, width), length in itertools.product(settings, options.lengths):
+            measured = measure_memories(memories, layers, width, length, rounds, options.match_params)
+            record(measured)
+            compared += measured
         print(show_memories(compared))
-        rows += compared
     if "precision" in parts:
-        rows += measure_precision()
-    if not options.quick:
-        key = ("part", "memory", "layers", "width", "length", "matched", "precision")
-        recorded = recorded_rows("trainer", info, rows, key) if options.append else []
-        print(f"\nwritten: {write_json('trainer', info, [*recorded, *rows], rounds=rounds)}")
+        record(measure_precision())
     return verdict(missed_targets(rows))
 
 
