@@ -87,26 +87,31 @@ def interleaved_medians(
     """Median seconds of one call of each program, measured in turns.
 
     Each round runs every program once, so that whatever else the machine does in that moment slows all of
-    them alike: ratios of the medians mean something even on a busy machine. A call shorter than
-    `min_sample_s` is repeated until the sample is that long. Programs return JAX arrays; they are waited for,
-    each, or with `wait_each=False` a sample's last: a device that queues its work then never idles.
+    them alike: ratios of the medians mean something even on a busy machine. In use a program follows itself
+    and finds its own caches and memory, so a call that is not timed comes before each sample of calls shorter
+    than a second. A call shorter than `min_sample_s` is repeated until the sample is that long. Programs
+    return JAX arrays; they are waited for, each, or with `wait_each=False` a sample's last: a device that
+    queues its work then never idles.
     """
-    repeats: dict[str, int] = {}
+    calls_s: dict[str, float] = {}
     for name, program in programs.items():
         jax.block_until_ready(program())
         began = time.perf_counter()
         jax.block_until_ready(program())
-        repeats[name] = max(1, round(min_sample_s / max(time.perf_counter() - began, 1e-7)))
+        calls_s[name] = time.perf_counter() - began
     samples: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
+            repeats = max(1, round(min_sample_s / max(calls_s[name], 1e-7)))
+            if len(programs) > 1 and calls_s[name] < 1.0:
+                jax.block_until_ready(program())
             began = time.perf_counter()
-            for _ in range(repeats[name]):
+            for _ in range(repeats):
                 result = program()
                 if wait_each:
                     jax.block_until_ready(result)
             jax.block_until_ready(result)
-            samples[name].append((time.perf_counter() - began) / repeats[name])
+            samples[name].append((time.perf_counter() - began) / repeats)
     return {name: statistics.median(times) for name, times in samples.items()}
 
 
