@@ -103,7 +103,7 @@ def test_all_three_agree_over_500_steps_with_resets(policy: Any) -> None:
 
 @pytest.mark.slow  # each architecture compiles about ten programs: minutes
 @given(policies())
-@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, suppress_health_check=list(HealthCheck))
 def test_all_three_agree_for_many_architectures(policy: Any) -> None:
     check_agreement(policy)
     jax.clear_caches()
