@@ -11,6 +11,8 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 # Tests run on the CPU unless the caller chooses otherwise, and never take a whole GPU for themselves.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# JAX computes behind the caller's back, as it does by itself: the bridge must not race there either.
+os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "true")
 # Most of a test's time is compiling: what took long is kept for the other processes and for the next run.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

@@ -4,7 +4,7 @@
 parameters as torch parameters, so that torch's optimisers, gradient clipping, checkpoints and DDP work on
 them untouched.
 
-Two rules keep the two runtimes apart. JAX dispatches asynchronously and, on CPU, reads torch's memory in
+Two rules keep the two runtimes apart. JAX may dispatch asynchronously and, on CPU, reads torch's memory in
 place, so every output is awaited before torch runs on: no in-place write (`optimizer.step()`) can race with
 a computation. And nothing that lives longer than a call is an alias of torch's memory without torch's own
 version check standing guard.
@@ -34,6 +34,10 @@ PyTree = Any
 
 # Torch works beside it: JAX leaves most of a GPU's memory alone, unless the environment says otherwise.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+# And torch awaits every result: a program that runs where it is called, not on a thread of JAX's, finds the
+# caller's memory in the cache (SB3 collects a fifth faster). It holds if JAX has not computed anything yet.
+if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 _WIDE = {torch.float64: "float32", torch.complex128: "complex64"}
 _INT32 = torch.iinfo(torch.int32)
@@ -89,54 +93,6 @@ def to_torch(array: jax.Array) -> torch.Tensor:
     if on_cpu and array.nbytes <= _COPIED_BYTES and array.dtype.isbuiltin == 1:  # 2: bfloat16 and the like
         return torch.from_numpy(np.array(array))
     return torch.from_dlpack(array.block_until_ready())
-
-
-class _Layout(NamedTuple):
-    """Where the results of a `PackedJit` lie in its row: result i is view `places[i]`."""
-
-    treedef: Any
-    places: list[int]
-    shapes: list[tuple[int, ...]]
-
-
-class PackedJit:
-    """`jax.jit` for a function that is called at every step: tensors go in one array, and come back in one.
-
-    To hand an array over takes longer than to compute a small one, so arguments and results are laid end to
-    end, and the tensors that come back are views. Nothing is differentiated.
-
-    Args:
-        fn: a pure function `fn(held, *args)`: `held` is any pytree of JAX arrays, handed over as they are;
-            `args` hold tensors. The tensors are of one floating dtype, and so are the results.
-    """
-
-    def __init__(self, fn: Callable[..., PyTree]) -> None:
-        """Compile nothing yet."""
-        self._layouts: dict[Hashable, _Layout] = {}  # by the arguments' tree and shapes
-
-        def packed(given: tuple[Any, tuple[tuple[int, ...], ...]], held: PyTree, row: jax.Array) -> jax.Array:
-            tree, shapes = given
-            parts = jnp.split(row, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
-            args = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-            leaves, treedef = jax.tree.flatten(fn(held, *jax.tree.unflatten(tree, args)))
-            once = list({id(leaf): leaf for leaf in leaves}.values())  # one state may serve actor and critic
-            places = [next(i for i, other in enumerate(once) if other is leaf) for leaf in leaves]
-            self._layouts[given] = _Layout(treedef, places, [leaf.shape for leaf in once])
-            return jnp.concatenate([leaf.ravel() for leaf in once])
-
-        packed.__name__ = _name(fn)
-        self._jitted = jax.jit(packed, static_argnums=0)
-
-    def __call__(self, held: PyTree, *args: PyTree) -> PyTree:
-        """The function's results as tensors."""
-        leaves, treedef = jax.tree.flatten(args)
-        given = treedef, tuple([leaf.shape for leaf in leaves])
-        sent = to_jax(torch.cat([leaf.reshape(-1) for leaf in leaves]), "an observation or a state")
-        row = to_torch(self._jitted(given, held, sent))
-        layout = self._layouts[given]
-        parts = row.split([math.prod(shape) for shape in layout.shapes])
-        views = [part.view(shape) for part, shape in zip(parts, layout.shapes, strict=True)]
-        return jax.tree.unflatten(layout.treedef, [views[place] for place in layout.places])
 
 
 def jax2torch(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
@@ -218,7 +174,7 @@ class JaxModule(nn.Module):
                     f"parameter {name!r} is {_dtype_name(value)}; torch trains floating arrays only"
                 )
             self.register_parameter(name, nn.Parameter(value))
-        self._prepared: dict[Callable[[PyTree], PyTree], tuple[Hashable, PyTree]] = {}
+        self._prepared: dict[Callable[..., PyTree], tuple[Any, PyTree]] = {}
 
     def tree(self) -> PyTree:
         """The parameters themselves, in the pytree the model expects: what to pass to a `jax2torch`
@@ -256,21 +212,24 @@ class JaxModule(nn.Module):
                 mine.copy_(torch.from_numpy(np.array(leaf)))
         self.forget()
 
-    def prepared(self, prepare: Callable[[PyTree], PyTree]) -> PyTree:
-        """`prepare(params)`, computed once per version of the parameters. Nothing in it aliases torch's
+    def prepared(self, prepare: Callable[..., PyTree], *beside: torch.Tensor) -> PyTree:
+        """`prepare(params, *beside)`, computed once per version of the tensors. Nothing in it aliases torch's
         memory.
 
         Args:
-            prepare: a jitted function; the same object at every call, since it is the cache's key.
+            prepare: a function of arrays; the same object at every call, since it is the cache's key.
+            beside: tensors that are used together with the parameters, on their device.
         """
-        leaves = self._leaves()
-        version = tuple([(leaf._version, leaf.data_ptr()) for leaf in leaves])
+        leaves = [*self._leaves(), *beside]
+        version = [leaf._version for leaf in leaves], [leaf.data_ptr() for leaf in leaves]
         held = self._prepared.get(prepare)
         if held is None or held[0] != version:
+            names = [*self._names, *[f"beside[{i}]" for i in range(len(beside))]]
             copies = [leaf.detach().clone() for leaf in leaves]
             with on_device(_device(leaves)):
-                arrays = [to_jax(copy, name) for name, copy in zip(self._names, copies, strict=True)]
-                value = jax.block_until_ready(prepare(jax.tree.unflatten(self._treedef, arrays)))
+                arrays = [to_jax(copy, name) for name, copy in zip(names, copies, strict=True)]
+                own, others = arrays[: len(self._names)], arrays[len(self._names) :]
+                value = jax.block_until_ready(prepare(jax.tree.unflatten(self._treedef, own), *others))
             held = self._prepared[prepare] = (version, value)
         return held[1]
 
@@ -300,8 +259,7 @@ class JaxModule(nn.Module):
         return self
 
     def _leaves(self) -> list[nn.Parameter]:
-        parameters = self._parameters
-        return [parameters[name] for name in self._names]  # type: ignore[misc]
+        return list(map(self._parameters.__getitem__, self._names))  # type: ignore[arg-type]
 
 
 class Normalizer(nn.Module):
@@ -355,6 +313,8 @@ class Buckets:
 
     def fit(self, *shape: int, max_waste: float | None = None) -> tuple[int, ...]:
         """The shape to pad to."""
+        if shape in self.shapes:
+            return shape
         limit = math.prod(shape) * (self.max_waste if max_waste is None else max_waste)
         holding = [
             known

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import subprocess
 import sys
 import textwrap
@@ -18,7 +19,7 @@ import pytest
 import torch
 
 from s5_adapters import torch_bridge
-from s5_adapters.torch_bridge import Buckets, JaxModule, PackedJit, jax2torch, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, JaxModule, jax2torch, to_jax, to_torch
 
 torch.set_num_threads(1)
 
@@ -396,27 +397,6 @@ def test_writing_to_a_small_result_leaves_jaxs_array_alone() -> None:
     assert not array.any()
 
 
-def test_packed_arguments_and_results_come_apart_again_at_every_shape() -> None:
-    @PackedJit
-    def both(held: jax.Array, x: jax.Array, rest: tuple[jax.Array]) -> Any:
-        return {"scaled": held * x, "same": (x, x), "sum": rest[0].sum()}
-
-    for shape in ((3, 2), (5, 2), (2, 3), (3, 2)):
-        x, rest = torch.rand(shape), torch.rand(4)
-        parts = both(jnp.float32(2.0), x, (rest,))
-        torch.testing.assert_close(parts["scaled"], 2 * x)
-        torch.testing.assert_close(parts["same"][0], x)
-        assert parts["same"][0] is parts["same"][1]
-        torch.testing.assert_close(parts["sum"], rest.sum())
-        x.fill_(-1.0)
-        assert (parts["same"][0] >= 0).all()
-
-
-def test_packed_arguments_are_never_narrowed() -> None:
-    with pytest.raises(TypeError, match="an observation or a state is float64"):
-        PackedJit(lambda held, x: x)((), torch.zeros(2, dtype=torch.float64))
-
-
 def test_buckets_hold_every_shape_without_waste_and_are_few() -> None:
     buckets = Buckets(max_waste=2.0)
     for rows in [*range(1, 300), *range(300, 0, -1)]:
@@ -482,3 +462,20 @@ def test_calls_leak_no_memory() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
 def test_a_hundred_thousand_calls_leak_no_memory() -> None:
     assert leaked_mib(100_000) < 8
+
+
+@pytest.mark.parametrize(("said", "is_async"), [(None, False), ("true", True)])
+def test_programs_run_where_they_are_called_unless_the_environment_wants_otherwise(
+    said: str | None, is_async: bool
+) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_CPU_ENABLE_ASYNC_DISPATCH"}
+    if said is not None:
+        environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = said
+    program = (
+        "import torch, jax, s5_adapters.torch_bridge as bridge\n"
+        f"assert jax.config.read('jax_cpu_enable_async_dispatch') is {is_async}\n"
+        "x = torch.ones(3, requires_grad=True)\n"
+        "bridge.jax2torch(lambda x: (x * x).sum())(x).backward()\n"
+        "assert x.grad.tolist() == [2.0, 2.0, 2.0]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

@@ -5,13 +5,11 @@ walks through time (Smith et al. 2023, arXiv 2208.04933, eq. 2, with resets as i
 2303.03982).
 """
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from s5_adapters.core import planar, rows
+from s5_adapters.core import rows
 from s5_adapters.core.scan import AUTO, resettable_scan
 
 
@@ -58,8 +56,16 @@ def layer_sequence(
     return states[-1], products + rows.scale(layer.feedthrough, u)
 
 
-def layer_step(layer: PreparedLayer, state: Array, u: Array, episode_starts: Array) -> tuple[Array, Array]:
-    """Run one step: ``state (B, 2, P)``, ``u (B, H)``, ``episode_starts (B,)`` to the next state and y."""
-    arrived = planar.select(episode_starts, planar.multiply(layer.decay, state))
-    new: Any = arrived + (u @ layer.into_state).reshape(state.shape)
-    return new, jnp.asarray(new.reshape(len(u), -1) @ layer.out_of_state + layer.feedthrough * u)
+def layer_step(
+    layer: PreparedLayer, state: tuple[Array, Array], u: Array, episode_starts: Array
+) -> tuple[tuple[Array, Array], Array]:
+    """Run one step: real and imaginary part of the state ``(B, P)``, ``u (B, H)``, ``episode_starts (B,)`` to
+    the next state and y.
+
+    The parts stay apart, as they are stored: to bring them together would be one more small loop a layer.
+    """
+    re, im = (jnp.where(episode_starts[:, None], 0.0, part) for part in state)
+    input_re, input_im = jnp.split(u @ layer.into_state, 2, axis=1)
+    decay_re, decay_im = layer.decay
+    new = decay_re * re - decay_im * im + input_re, decay_re * im + decay_im * re + input_im
+    return new, jnp.concatenate(new, axis=1) @ layer.out_of_state + layer.feedthrough * u

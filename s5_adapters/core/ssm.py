@@ -254,13 +254,15 @@ class S5(Memory):
 
         def run(state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
             x = project(prepared.projection, x)
+            re, im = state
             finals = []
-            for layer, carried in zip(prepared.layers, planar_state(state), strict=True):
+            for i, layer in enumerate(prepared.layers):
                 u = self._before(layer, x)
-                final, y = layer_step(layer, carried, u, episode_starts)
+                final, y = layer_step(layer, (re[:, i], im[:, i]), u, episode_starts)
                 x = self._after(layer, x, y)
                 finals.append(final)
-            return paired_state(finals), x
+            re, im = (jnp.stack(parts, axis=1) for parts in zip(*finals, strict=True))
+            return (re, im), x
 
         stepped: tuple[State, Array] = step_in_groups(
             run, state, x, episode_starts, weights=self.n_layers * self.d_model**2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Any, NamedTuple
 
@@ -25,7 +26,9 @@ from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete
 from s5_adapters.core.weights import Policy, as_policy
+from s5_adapters.sb3.acting import acting_program, draw_noise, head_parameters
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
+from s5_adapters.sb3.packed import PackedJit
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
 from s5_adapters.sb3.trunk import Trunk, programs
 from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device
@@ -205,6 +208,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             share_features_extractor=share_features_extractor,
         )
         self._encoder = tuple(encoder or ())
+        is_image = normalize_images and is_image_space(observation_space)
+        self._observes_vectors = isinstance(observation_space, spaces.Box) and not is_image
         self.normalizer: Normalizer | None = None
         if extractor is ImageInput and not normalize_images:
             features_extractor_kwargs = {"normalized_image": True, **(features_extractor_kwargs or {})}
@@ -243,6 +248,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             if self.weights.obs_statistics is not None:
                 shape = self.observation_space.shape
                 self.normalizer = statistics_module(self.weights.obs_statistics, shape)
+        self.trunk.prepared(self._programs.prepare, *head_parameters(self))  # compiled now, not in a rollout
 
     def to_policy(self) -> Policy:
         """The network as a portable policy, which acts without SB3 and torch: see `save_policy`.
@@ -291,9 +297,16 @@ class S5Policy(RecurrentActorCriticPolicy):
         Returns:
             actions `(batch, *action_shape)`, values `(batch, 1)`, log-probabilities `(batch,)`, next states.
         """
-        latent_pi, latent_vf, pi, vf = self._run(
-            self._features(obs), lstm_states.pi, lstm_states.vf, episode_starts
-        )
+        features = self._features(obs)
+        states = lstm_states.pi, lstm_states.vf
+        acted = self._act_with_heads(features, *states, episode_starts, deterministic=deterministic)
+        if acted is not None:
+            actions, values, log_prob, pi, vf = acted
+            if not any(map(math.isnan, log_prob.tolist())):  # else SB3's distribution says what is wrong
+                if not isinstance(self.action_space, spaces.Box):
+                    actions = actions.long()
+                return actions, values, log_prob, RNNStates(pi, vf)
+        latent_pi, latent_vf, pi, vf = self._run(features, *states, episode_starts)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
         actions = distribution.get_actions(deterministic=deterministic)
         values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
@@ -317,8 +330,12 @@ class S5Policy(RecurrentActorCriticPolicy):
         """Values `(batch, 1)` under the critic's state."""
         features = self._features_of(obs, self.vf_features_extractor)
         inputs = (features,) * (1 + self._trunk.two_inputs)
+        states = lstm_states, lstm_states
         # One program serves here and in `forward`: rollouts end with this call, and time limits cause it.
-        _, latent, _, _ = self._run(inputs, lstm_states, lstm_states, episode_starts, max_waste=float("inf"))
+        acted = self._act_with_heads(inputs, *states, episode_starts, deterministic=True, max_waste=math.inf)
+        if acted is not None:
+            return acted[1]
+        _, latent, _, _ = self._run(inputs, *states, episode_starts, max_waste=math.inf)
         return self.value_net(self.mlp_extractor.forward_critic(latent))
 
     def evaluate_actions(
@@ -353,29 +370,70 @@ class S5Policy(RecurrentActorCriticPolicy):
         max_waste: float | None = None,
     ) -> tuple[th.Tensor, th.Tensor, States, States]:
         """One step by the prepared parameters; anything longer, or with a gradient, as a sequence."""
+        if self._is_step(features, pi):
+            return self._step(
+                self._programs.step, head_parameters(self), pi, vf, features, starts, max_waste=max_waste
+            )
         self._check_state(pi, features[0])
         self._check_state(vf, features[0])
-        batch = pi[0].shape[1]
-        if th.is_grad_enabled() or len(features[0]) != batch:
-            return self._sequence(features, pi, vf, starts)
+        return self._sequence(features, pi, vf, starts)
+
+    def _act_with_heads(
+        self,
+        features: tuple[th.Tensor, ...],
+        pi: States,
+        vf: States,
+        starts: th.Tensor,
+        *,
+        deterministic: bool,
+        max_waste: float | None = None,
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor, States, States] | None:
+        """Actions, values, log-probabilities and states of one step in one program; None where the heads are
+        torch's to compute.
+        """
+        heads = head_parameters(self) if self._is_step(features, pi) else ()
+        if not heads:
+            return None
+        noise = draw_noise(self, len(starts), deterministic, starts.device)
+        program = acting_program(self)
+        return self._step(program, heads, pi, vf, features, starts, noise, max_waste=max_waste)
+
+    def _is_step(self, features: tuple[th.Tensor, ...], states: States) -> bool:
+        return len(features[0]) == states[0].shape[1] and not th.is_grad_enabled()
+
+    def _step(
+        self,
+        program: PackedJit,
+        heads: tuple[th.Tensor, ...],
+        pi: States,
+        vf: States,
+        features: tuple[th.Tensor, ...],
+        *others: th.Tensor,
+        max_waste: float | None,
+    ) -> Any:
+        """Call an acting program with its batch padded to a bucket, and cut what it returns."""
+        self._check_state(pi, features[0])
+        self._check_state(vf, features[0])
+        batch = len(features[0])
         (rows,) = self._acting_buckets.fit(batch, max_waste=max_waste)
-        with on_device(starts.device):
-            latent_pi, latent_vf, pi, vf = self._programs.step(
-                self.trunk.prepared(self._programs.prepare),
+        held = self.trunk.prepared(self._programs.prepare, *heads)
+        with on_device(features[0].device):
+            if rows == batch:
+                return program(held, pi, vf, features, *others)
+            *results, pi, vf = program(
+                held,
                 _padded_state(pi, rows),
                 _padded_state(vf, rows),
                 tuple([_padded(x, rows) for x in features]),
-                _padded(starts, rows),
+                *[_padded(x, rows) for x in others],
             )
-        if rows == batch:
-            return latent_pi, latent_vf, pi, vf
         states = [tuple([part[:, :batch] for part in pair]) for pair in (pi, vf)]
-        return latent_pi[:batch], latent_vf[:batch], *states
+        return *[result[:batch] for result in results], *states
 
     def _act(self, features: th.Tensor, states: States, starts: th.Tensor) -> tuple[th.Tensor, States]:
         with on_device(starts.device):
             latent, pair = self._programs.act(
-                self.trunk.prepared(self._programs.prepare),
+                self.trunk.prepared(self._programs.prepare, *head_parameters(self)),
                 tuple(states),
                 features,
                 starts,
@@ -420,6 +478,8 @@ class S5Policy(RecurrentActorCriticPolicy):
     def _features_of(self, obs: PyTorchObs, extractor: BaseFeaturesExtractor) -> th.Tensor:
         if self.normalizer is not None:
             return extractor(self.normalizer(obs))
+        if type(extractor) is FlattenExtractor and self._observes_vectors:
+            return obs.float().flatten(1)  # what follows comes to the same, more slowly
         features: th.Tensor = super(ActorCriticPolicy, self).extract_features(obs, extractor)
         return features
 
@@ -466,7 +526,6 @@ class S5Policy(RecurrentActorCriticPolicy):
             check_weights(self, self.weights)
         key = jax.random.key(int(th.randint(0, 2**31 - 1, ()).item()))  # follows SB3's seed
         self.trunk = JaxModule(self._programs.init(key))
-        self.trunk.prepared(self._programs.prepare)
         rest = ((), ()) if activation else torsos
         self.mlp_extractor = Torsos(self._trunk.latent_dims, rest, self.activation_fn)
 

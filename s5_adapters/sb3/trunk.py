@@ -18,7 +18,8 @@ import jax.numpy as jnp
 
 from s5_adapters.core import ActorCriticConfig, Memory
 from s5_adapters.core.policy import MLP, Encoder
-from s5_adapters.torch_bridge import PackedJit, jax2torch
+from s5_adapters.sb3.packed import Joined, PackedJit, join, parted
+from s5_adapters.torch_bridge import jax2torch
 
 __all__ = ["Programs", "StateLayout", "Trunk", "programs"]
 
@@ -250,11 +251,21 @@ class Programs(NamedTuple):
 @functools.lru_cache(maxsize=64)
 def programs(trunk: Trunk) -> Programs:
     """The compiled functions of a trunk: one set per process and configuration, outside every pickle."""
+
+    def prepare(params: Params, *heads: jax.Array) -> Joined:
+        return join((trunk.prepare(params), heads))
+
+    def step(held: Joined, *args: Any) -> Any:
+        return trunk.step(parted(held)[0], *args)
+
+    def act(held: Joined, *args: Any) -> Any:
+        return trunk.act(parted(held)[0], *args)
+
     return Programs(
         jax.jit(trunk.init),
-        jax.jit(trunk.prepare),
-        PackedJit(trunk.step),
-        PackedJit(trunk.act),
+        jax.jit(prepare),
+        PackedJit(step),
+        PackedJit(act),
         jax2torch(trunk.sequence),
     )
 

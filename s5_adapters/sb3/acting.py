@@ -1,0 +1,115 @@
+"""A rollout's step as one JAX program: trunk, heads, the action drawn and its log-probability.
+
+Training takes SB3's heads and distributions as they are. A rollout takes one step at a time, where calling a
+torch operation costs more than computing it, and heads and distribution are two dozen of them: a third of a
+rollout's time. So the usual ones are computed with the trunk. The noise is drawn by torch, in the order in
+which SB3's distributions draw it: the same seed gives the same actions.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import torch as th
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+
+from s5_adapters.core.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from s5_adapters.sb3.packed import Joined, PackedJit, parted
+from s5_adapters.sb3.trunk import Pair, Trunk
+
+if TYPE_CHECKING:
+    from s5_adapters.sb3.policies import S5Policy
+
+__all__ = ["acting_program", "draw_noise", "head_parameters"]
+
+Heads = tuple[jax.Array, ...]
+"""Weight and bias of the action head, weight and bias of the value head, and a Gaussian's `log_std`."""
+
+
+def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
+    """The tensors of `Heads`; none where SB3's own modules must compute them: gSDE and Bernoulli, torsos in
+    torch, and whatever a user put in a head's place or overrode.
+    """
+    nets, kind = (policy.action_net, policy.value_net), type(policy.action_dist)
+    if (
+        kind not in (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
+        or policy.has_torch_torsos
+        or type(policy)._get_action_dist_from_latent is not ActorCriticPolicy._get_action_dist_from_latent
+        or any(type(net) is not nn.Linear or net._forward_hooks or net._forward_pre_hooks for net in nets)
+    ):
+        return ()
+    tensors = [tensor for net in nets for tensor in (net.weight, net.bias)]
+    return (*tensors, policy.log_std) if kind is DiagGaussianDistribution else tuple(tensors)
+
+
+def draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.device) -> th.Tensor:
+    """What decides between actions, `(rows, width)`; `deterministic` gives what leads to the mode."""
+    nvec, width = _choices(policy), policy.action_net.out_features
+    if deterministic:
+        return th.full((rows, width), 1.0 if nvec else 0.0, device=device)
+    if not nvec:
+        return th.randn(rows, width, device=device)
+    return th.cat([th.empty(rows, n, device=device).exponential_() for n in nvec], dim=1)
+
+
+def acting_program(policy: S5Policy) -> PackedJit:
+    """The compiled step.
+
+    Returns:
+        A function `(held, pi, vf, features, starts, noise)` as `Trunk.step`, with the trunk's prepared and
+        the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as floats
+        `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)` and the next states.
+    """
+    return _compiled(policy._trunk, _choices(policy), policy.action_space.shape)
+
+
+def _choices(policy: S5Policy) -> tuple[int, ...]:
+    """Numbers of choices of a discrete action's components; none for a Gaussian."""
+    match policy.action_dist:
+        case CategoricalDistribution(action_dim=n):
+            return (n,)
+        case MultiCategoricalDistribution(action_dims=dims):
+            return tuple(dims)
+    return ()
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]) -> PackedJit:
+    def act(inputs: jax.Array, log_std: jax.Array | None, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if log_std is not None:
+            gaussian = DiagonalGaussian(inputs, jnp.broadcast_to(log_std, inputs.shape))
+            actions = inputs + jnp.exp(log_std) * noise
+            return actions, gaussian.log_prob(actions)
+        ends = list(itertools.accumulate(nvec))[:-1]
+        parts = tuple(Categorical(part) for part in jnp.split(inputs, ends, axis=1))
+        # As torch's multinomial: the chance divided by an exponential variable is largest at a fair draw.
+        races = zip(parts, jnp.split(noise, ends, axis=1), strict=True)
+        drawn = [jnp.argmax(jax.nn.softmax(part.logits) / times, axis=1) for part, times in races]
+        actions = jnp.stack(drawn, axis=1)
+        return actions.astype(inputs.dtype), MultiCategorical(parts).log_prob(actions)
+
+    def step_with_heads(
+        held: Joined,
+        pi: Pair,
+        vf: Pair,
+        features: tuple[jax.Array, ...],
+        starts: jax.Array,
+        noise: jax.Array,
+    ) -> tuple[jax.Array, jax.Array, jax.Array, Pair, Pair]:
+        prepared, (weight, bias, value_weight, value_bias, *log_std) = parted(held)
+        latent_pi, latent_vf, pi, vf = trunk.step(prepared, pi, vf, features, starts)
+        actions, log_probs = act(latent_pi @ weight.T + bias, *(log_std or [None]), noise)
+        values = latent_vf @ value_weight.T + value_bias
+        return actions.reshape(-1, *action_shape), values, log_probs, pi, vf
+
+    return PackedJit(step_with_heads)
