@@ -65,7 +65,8 @@ def layer_step(
     The parts stay apart, as they are stored: to bring them together would be one more small loop a layer.
     """
     re, im = (jnp.where(episode_starts[:, None], 0.0, part) for part in state)
-    input_re, input_im = jnp.split(u @ layer.into_state, 2, axis=1)
+    input_re, input_im = jnp.split(rows.product(u, layer.into_state), 2, axis=1)
     decay_re, decay_im = layer.decay
     new = decay_re * re - decay_im * im + input_re, decay_re * im + decay_im * re + input_im
-    return new, jnp.concatenate(new, axis=1) @ layer.out_of_state + layer.feedthrough * u
+    products = rows.product(jnp.concatenate(new, axis=1), layer.out_of_state)
+    return new, products + layer.feedthrough * u

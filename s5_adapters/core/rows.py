@@ -7,7 +7,7 @@ sum.
 """
 
 import math
-from typing import Any
+from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,50 @@ from jax import Array, lax
 
 from s5_adapters.core.platform import default_platform
 
+ROUNDING: Final = ("bfloat16", "BF16_BF16_F32")
+"""What ``jax.default_matmul_precision`` calls products of bfloat16 factors, summed in float32."""
+
 
 def product(x: Array, kernel: Array) -> Array:
     """Multiply ``x (..., F)`` by ``kernel (F, N)``, all rows as one matrix.
 
     With more than one leading axis XLA's CPU backend would transpose copies of both factors for the kernel's
-    gradient, and then multiply them in its slowest layout.
+    gradient, and then multiply them in its slowest layout. That backend also ignores
+    ``jax.default_matmul_precision``, so the rounding it asks for is written out here.
     """
-    return (_as_matrix(x) @ kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+    precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
+    rounds = precision in ROUNDING and default_platform() == "cpu"
+    multiply = _rounded_product if rounds and x.dtype == kernel.dtype == jnp.float32 else jnp.matmul
+    return multiply(_as_matrix(x), kernel).reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+@jax.custom_vjp
+def _rounded_product(x: Array, kernel: Array) -> Array:
+    return _rounded_forward(x, kernel)[0]
+
+
+def _rounded_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    factors = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+    return _summed_in_float32(*factors, 1, 0), factors
+
+
+def _rounded_backward(factors: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array]:
+    x, kernel = factors
+    rounded = cotangent.astype(jnp.bfloat16)
+    # Behind a barrier the transposition stays a copy of its own: within the product it takes twice the time.
+    columns = lax.optimization_barrier(lax.optimization_barrier(x).T)
+    return _summed_in_float32(rounded, kernel, 1, 1), _summed_in_float32(columns, rounded, 1, 0)
+
+
+def _summed_in_float32(a: Array, b: Array, axis_of_a: int, axis_of_b: int) -> Array:
+    contracted = (((axis_of_a,), (axis_of_b,)), ((), ()))
+    # The factors say all. Told a precision by name as well, XLA's CPU backend may refuse to compile.
+    return lax.dot_general(
+        a, b, contracted, precision=lax.Precision.DEFAULT, preferred_element_type=jnp.float32
+    )
+
+
+_rounded_product.defvjp(_rounded_forward, _rounded_backward)
 
 
 def sum_rows(x: Array) -> Array:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from s5_adapters.core.distributions import distribution
+from s5_adapters.core.platform import default_platform
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.problem import Problem, Pytree, build_problem
 from s5_adapters.purejax.rollout import Carry, Episodes, Transitions, advantages, collect, init_carry
@@ -145,18 +146,22 @@ def ppo_loss(
     }
 
 
-# As ``jax.default_matmul_precision`` names them.
-_PRECISIONS = {
-    "default": None,
-    "float32": "float32",
-    "tensorfloat32": "TF32_TF32_F32",
-    "bfloat16": "BF16_BF16_F32",
-}
+# As ``jax.default_matmul_precision`` calls what it means on a GPU. XLA's CPU backend does not compile every
+# product under these names, and has no TF32.
+_ALGORITHMS = {"tensorfloat32": "TF32_TF32_F32", "bfloat16": "BF16_BF16_F32"}
+
+
+def _matmul_precision(config: PPOConfig) -> str | None:
+    if config.precision == "default":
+        return None
+    if default_platform() == "cpu":
+        return config.precision
+    return _ALGORITHMS.get(config.precision, config.precision)
 
 
 def update_step(problem: Problem, config: PPOConfig, state: TrainState) -> tuple[TrainState, Metrics]:
     """One rollout and the epochs over it; the metrics are float32 scalars, described in ``METRICS``."""
-    with jax.default_matmul_precision(_PRECISIONS[config.precision]):
+    with jax.default_matmul_precision(_matmul_precision(config)):
         return _update_step(problem, config, state)
 
 

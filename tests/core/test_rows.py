@@ -31,6 +31,31 @@ def test_maps_and_gradients_are_those_of_the_plain_expressions(leading):
         np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
+def rounded(x):
+    return np.asarray(x.astype(jnp.bfloat16), np.float64)
+
+
+@pytest.mark.parametrize("leading", [(5,), (2, 3)])
+def test_a_cpu_rounds_the_factors_when_asked_to(leading):
+    x, kernel, cotangent = normal(*leading, 6), normal(6, 4), normal(*leading, 4)
+    exact, _ = jax.vjp(rows.product, x, kernel)
+    with jax.default_matmul_precision("bfloat16"):
+        got, pull_back = jax.vjp(rows.product, x, kernel)
+        of_x, of_kernel = pull_back(cotangent)
+    np.testing.assert_allclose(got, rounded(x) @ rounded(kernel), rtol=1e-5, atol=1e-6)
+    assert not np.allclose(got, exact, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(of_x, rounded(cotangent) @ rounded(kernel).T, rtol=1e-5, atol=1e-6)
+    flat_x, flat_cotangent = (rounded(a).reshape(-1, a.shape[-1]) for a in (x, cotangent))
+    np.testing.assert_allclose(of_kernel, flat_x.T @ flat_cotangent, rtol=1e-5, atol=1e-6)
+    assert {got.dtype, of_x.dtype, of_kernel.dtype} == {jnp.dtype(jnp.float32)}
+
+
+def test_other_types_are_never_rounded():
+    x, kernel = normal(5, 6).astype(jnp.float16), normal(6, 4).astype(jnp.float16)
+    with jax.default_matmul_precision("bfloat16"):
+        assert "bf16" not in str(jax.make_jaxpr(rows.product)(x, kernel))
+
+
 def test_gradients_agree_under_vmap():
     x, kernel, bias = normal(3, 5, 6), normal(3, 6, 4), normal(3, 4)
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s5_adapters.core import rows
 from s5_adapters.demo import CONFIGS
-from s5_adapters.purejax import METRICS, PPOConfig, Trainer, build_problem, make_train
+from s5_adapters.purejax import METRICS, PPOConfig, Trainer, build_problem, make_train, ppo
 from s5_adapters.purejax.ppo import init_state, update_step
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import quick_compilation, small_config
@@ -31,16 +32,26 @@ def test_a_vmapped_seed_agrees_with_the_run_alone():
     assert together.metrics["policy_loss"].shape == (3, 10)
 
 
-def test_precision_reaches_the_matrix_products():
-    def traced(precision):
-        config = small_config(precision=precision)
-        problem = build_problem(config)
-        state = jax.eval_shape(lambda: init_state(problem, config, jax.random.key(0), jnp.float32(1e-3)))
-        return str(jax.make_jaxpr(partial(update_step, problem, config))(state))
+def traced(precision):
+    """An update as JAX traces it, with its products' types and precisions."""
+    config = small_config(precision=precision)
+    problem = build_problem(config)
+    state = jax.eval_shape(lambda: init_state(problem, config, jax.random.key(0), jnp.float32(1e-3)))
+    return str(jax.make_jaxpr(partial(update_step, problem, config))(state))
 
+
+def test_precision_reaches_the_matrix_products():
     usual = traced("default")
-    for precision, algorithm in (("float32", "HIGHEST"), ("bfloat16", "BF16_BF16_F32")):
-        assert traced(precision).count(algorithm) > usual.count(algorithm)
+    assert "bf16" not in usual
+    assert traced("bfloat16").count("bf16") > 20  # a CPU's products: the factors are rounded
+    assert traced("float32").count("HIGHEST") > usual.count("HIGHEST")
+
+
+def test_a_gpu_is_told_the_precision_by_name(monkeypatch):
+    for module in (ppo, rows):
+        monkeypatch.setattr(module, "default_platform", lambda: "gpu")
+    for precision, algorithm in (("bfloat16", "BF16_BF16_F32"), ("tensorfloat32", "TF32_TF32_F32")):
+        assert algorithm in traced(precision)
 
 
 def test_learning_rates_may_be_traced_and_matter():
