@@ -45,11 +45,20 @@ def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
         kind not in (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
         or policy.has_torch_torsos
         or type(policy)._get_action_dist_from_latent is not ActorCriticPolicy._get_action_dist_from_latent
-        or any(type(net) is not nn.Linear or net._forward_hooks or net._forward_pre_hooks for net in nets)
+        or not all(map(_is_plain, nets))
     ):
         return ()
     tensors = [tensor for net in nets for tensor in (net.weight, net.bias)]
     return (*tensors, policy.log_std) if kind is DiagGaussianDistribution else tuple(tensors)
+
+
+def _is_plain(net: nn.Module) -> bool:
+    return (
+        type(net) is nn.Linear
+        and net.bias is not None
+        and not net._forward_hooks
+        and not net._forward_pre_hooks
+    )
 
 
 def draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.device) -> th.Tensor:

@@ -141,6 +141,9 @@ def test_what_a_user_put_in_a_heads_place_is_called() -> None:
     with th.no_grad():
         values = custom.forward(*given)[1]
         th.testing.assert_close(values, custom.evaluate_actions(given[0], th.zeros(BATCH), *given[1:])[0])
+    custom.value_net = nn.Linear(6, 1, bias=False)
+    with th.no_grad():
+        assert custom.forward(*given)[1].shape == (BATCH, 1)
     hooked, seen = policy(space), []
     handle = hooked.action_net.register_forward_hook(lambda *args: seen.append(1))
     with th.no_grad():
