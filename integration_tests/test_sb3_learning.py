@@ -81,7 +81,7 @@ def test_the_repeat_previous_example_reaches_nine_tenths() -> None:
 @pytest.mark.slow
 def test_the_cartpole_example_reaches_nine_tenths() -> None:
     train = sb3_cartpole.train
-    scores = {policy: train(policy, 100_000, seed=1)[0] for policy in ("S5Policy", "MlpLstmPolicy")}
+    scores = {policy: train(policy, 50_000, seed=1)[0] for policy in ("S5Policy", "MlpLstmPolicy")}
     print(scores)
     assert scores["S5Policy"] >= 450, scores
 
