@@ -3,9 +3,9 @@
     python benchmarks/floor.py             # table and benchmarks/results/floor-<machine>.json
     python benchmarks/floor.py --quick     # three rounds, nothing recorded
 
-The products are those of a layer of width 256, of float32 factors and of factors rounded to bfloat16: the
-best of several samples, their factors in the cache. From their speed follows how many environment steps a
-second the trainer could make with the published network if nothing but products took time.
+The products are those of a layer of width 256: the best of several samples, their factors in the cache. From
+their speed follows how many environment steps a second the trainer could make with the published network if
+nothing but products took time.
 """
 
 from __future__ import annotations
@@ -25,20 +25,15 @@ import jax.numpy as jnp
 import numpy as np
 from _common import announce, machine, table, write_json
 
-from s5_adapters.core import rows as dense
-
 WIDTH = 256
 REPEATS = 8
 """Products in one program: what starting a program costs must not show."""
 ACTING, FORWARD, GRADIENT = (32, False), (832, False), (832, True)
 """Products of the published network: rows, and whether it is a weight's gradient, a sum over the rows."""
-PRODUCTS = {
-    "float32": (
-        *((1024, False), FORWARD, (128, False), (64, False), ACTING, (8, False)),
-        *((1024, True), GRADIENT),
-    ),
-    "bfloat16": (ACTING, FORWARD, GRADIENT),
-}
+PRODUCTS = (
+    *((1024, False), FORWARD, (128, False), (64, False), ACTING, (8, False)),
+    *((1024, True), GRADIENT),
+)
 NETWORK_WEIGHTS = 128 * 256 + 4 * (2 * 256 * 256 + 256 * 512) + 2 * (256 * 128 + 128 * 128)
 """Multiply-adds a step of the published network: its encoder, four layers with gates, two torsos."""
 EPOCHS = 4
@@ -46,36 +41,29 @@ COPIED_BYTES = 64 << 20
 TOUCHED_BYTES = 256 << 20
 
 
-def product_name(precision: str, rows: int, is_gradient: bool) -> str:
+def product_name(rows: int, is_gradient: bool) -> str:
     """What the table calls a product."""
     if is_gradient:
-        return f"({rows:,} x {WIDTH}) transposed by {rows:,} x {WIDTH}, {precision}"
-    return f"{rows:,} x {WIDTH} by {WIDTH} x {WIDTH}, {precision}"
+        return f"({rows:,} x {WIDTH}) transposed by {rows:,} x {WIDTH}"
+    return f"{rows:,} x {WIDTH} by {WIDTH} x {WIDTH}"
 
 
-def product(precision: str, rows: int, is_gradient: bool) -> Callable[[], jax.Array]:
+def product(rows: int, is_gradient: bool) -> Callable[[], jax.Array]:
     """A call of `REPEATS` products, one after another, or summed as a loop over chunks sums them."""
     rng = np.random.default_rng(0)
     x, g = (jnp.asarray(rng.normal(size=(REPEATS, rows, WIDTH)), jnp.float32) for _ in range(2))
     rotation = jnp.asarray(np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0], jnp.float32)
 
     @jax.jit
-    def gradients(x: jax.Array, g: jax.Array, weight: jax.Array) -> jax.Array:
-        def add(total: jax.Array, now: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
-            _, pull_back = jax.vjp(functools.partial(dense.product, now[0]), weight)
-            return total + pull_back(now[1])[0], None
-
-        return jax.lax.scan(add, jnp.zeros((WIDTH, WIDTH)), (x, g))[0]
+    def gradients(x: jax.Array, g: jax.Array) -> jax.Array:
+        total = jnp.zeros((WIDTH, WIDTH))
+        return jax.lax.scan(lambda total, now: (total + now[0].T @ now[1], None), total, (x, g))[0]
 
     @jax.jit
     def products(x: jax.Array, weight: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, REPEATS, lambda _, x: dense.product(x, weight), x)
+        return jax.lax.fori_loop(0, REPEATS, lambda _, x: x @ weight, x)
 
-    def call() -> jax.Array:
-        with jax.default_matmul_precision(precision):
-            return gradients(x, g, rotation) if is_gradient else products(x[0], rotation)
-
-    return call
+    return functools.partial(gradients, x, g) if is_gradient else functools.partial(products, x[0], rotation)
 
 
 def best_seconds(call: Callable[[], jax.Array], rounds: int, sample_s: float = 0.05) -> float:
@@ -110,38 +98,29 @@ def main() -> int:
 
     rounds = 3 if options.quick else options.rounds
     speeds = {
-        (precision, *shape): 2
-        * REPEATS
-        * shape[0]
-        * WIDTH**2
-        / best_seconds(product(precision, *shape), rounds)
-        for precision, shapes in PRODUCTS.items()
-        for shape in shapes
+        shape: 2 * REPEATS * shape[0] * WIDTH**2 / best_seconds(product(*shape), rounds) for shape in PRODUCTS
     }
-    lines = [[product_name(*which), f"{1e-9 * speed:.0f} GFLOP/s"] for which, speed in speeds.items()]
+    lines = [[product_name(*shape), f"{1e-9 * speed:.0f} GFLOP/s"] for shape, speed in speeds.items()]
     rows: list[dict[str, Any]] = [
-        {"part": "product", "what": product_name(*which), "gflop_per_s": round(1e-9 * speed, 1)}
-        for which, speed in speeds.items()
+        {"part": "product", "what": product_name(*shape), "gflop_per_s": round(1e-9 * speed, 1)}
+        for shape, speed in speeds.items()
     ]
 
     copied = jnp.ones(COPIED_BYTES // 4)
     bandwidth = 2 * COPIED_BYTES / best_seconds(functools.partial(jax.jit(lambda x: 2 * x), copied), rounds)
     page = page_microseconds()
     step = 2 * NETWORK_WEIGHTS
+    seconds = step / speeds[ACTING] + EPOCHS * (2 * step / speeds[FORWARD] + step / speeds[GRADIENT])
     rows += [
         {"part": "copy", "bytes": COPIED_BYTES, "gb_per_s": round(1e-9 * bandwidth, 2)},
         {"part": "page", "bytes": mmap.PAGESIZE, "microseconds": round(page, 3)},
+        {"part": "published network", "mflop": round(1e-6 * step, 2), "env_steps_per_s": round(1 / seconds)},
     ]
     lines += [
         [f"scaled copy of {COPIED_BYTES >> 20} MiB, read and written", f"{1e-9 * bandwidth:.1f} GB/s"],
         [f"first write to {mmap.PAGESIZE} bytes of new memory", f"{page:.2f} us"],
+        ["published network, products alone", f"{1 / seconds:,.0f} env-steps/s"],
     ]
-    for precision in PRODUCTS:
-        acting, forward, gradient = (speeds[precision, *shape] for shape in (ACTING, FORWARD, GRADIENT))
-        env_steps = 1 / (step / acting + EPOCHS * (2 * step / forward + step / gradient))
-        row = {"part": "published network", "precision": precision, "mflop": round(1e-6 * step, 2)}
-        rows.append(row | {"env_steps_per_s": round(env_steps)})
-        lines.append([f"published network, products alone, {precision}", f"{env_steps:,.0f} env-steps/s"])
     print(table(["what", "speed"], lines))
     if not options.quick:
         print(f"\nwritten: {write_json('floor', info, rows, rounds=rounds)}")
