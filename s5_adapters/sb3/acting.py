@@ -23,7 +23,7 @@ from stable_baselines3.common.distributions import (
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from s5_adapters.core.distributions import Categorical, DiagonalGaussian, MultiCategorical
+from s5_adapters.core.distributions import DiagonalGaussian, MultiDiscrete, distribution
 from s5_adapters.sb3.packed import Joined, PackedJit, parted
 from s5_adapters.sb3.trunk import Pair, Trunk
 
@@ -32,13 +32,12 @@ if TYPE_CHECKING:
 
 __all__ = ["acting_program", "draw_noise", "head_parameters"]
 
-Heads = tuple[jax.Array, ...]
-"""Weight and bias of the action head, weight and bias of the value head, and a Gaussian's `log_std`."""
-
 
 def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
-    """The tensors of `Heads`; none where SB3's own modules must compute them: gSDE and Bernoulli, torsos in
-    torch, and whatever a user put in a head's place or overrode.
+    """Weight and bias of the action head, weight and bias of the value head, and a Gaussian's `log_std`.
+
+    None where SB3's own modules must compute them: gSDE and Bernoulli, torsos in torch, and whatever a user
+    put in a head's place or overrode.
     """
     nets, kind = (policy.action_net, policy.value_net), type(policy.action_dist)
     if (
@@ -99,13 +98,13 @@ def _compiled(trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]
             gaussian = DiagonalGaussian(inputs, jnp.broadcast_to(log_std, inputs.shape))
             actions = inputs + jnp.exp(log_std) * noise
             return actions, gaussian.log_prob(actions)
-        ends = list(itertools.accumulate(nvec))[:-1]
-        parts = tuple(Categorical(part) for part in jnp.split(inputs, ends, axis=1))
+        categorical = distribution(MultiDiscrete(nvec), inputs)
+        times = jnp.split(noise, list(itertools.accumulate(nvec))[:-1], axis=1)
         # As torch's multinomial: the chance divided by an exponential variable is largest at a fair draw.
-        races = zip(parts, jnp.split(noise, ends, axis=1), strict=True)
-        drawn = [jnp.argmax(jax.nn.softmax(part.logits) / times, axis=1) for part, times in races]
+        races = zip(categorical.parts, times, strict=True)
+        drawn = [jnp.argmax(jax.nn.softmax(part.logits) / time, axis=1) for part, time in races]
         actions = jnp.stack(drawn, axis=1)
-        return actions.astype(inputs.dtype), MultiCategorical(parts).log_prob(actions)
+        return actions.astype(inputs.dtype), categorical.log_prob(actions)
 
     def step_with_heads(
         held: Joined,
