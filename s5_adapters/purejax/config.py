@@ -52,7 +52,7 @@ class PPOConfig:
     """What matrix products round their factors to; sums, states and parameters stay float32. "default" is
     JAX's for the platform: float32 on CPU, TF32 on recent NVIDIA GPUs, the only ones that know it. On CPU,
     "bfloat16" rounds in S5, attention, encoder and torsos (a GRU's and an LSTM's cells are flax's) and is
-    faster for wide networks where the processor multiplies bfloat16 (AVX512_BF16, AMX); elsewhere slower."""
+    faster for wide networks where the processor multiplies bfloat16 (measured with AVX512_BF16)."""
 
     total_steps: int = 500_000
     """Steps of the whole run, over all environments; a rollout that would exceed it is not begun."""
