@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from s5_adapters.core import planar
 from s5_adapters.core.checks import nearest_names
 from s5_adapters.core.scan_adjoint import pallas_adjoint, recurrence_adjoint
-from s5_adapters.core.scan_methods import METHODS
+from s5_adapters.core.scan_methods import METHODS, sequential
 from s5_adapters.core.scan_table import measured_method
 
 AUTO: Final = "auto"
@@ -139,10 +139,12 @@ def _scan(
 ) -> Array:
     if method != "pallas":
         inputs = inputs.astype(initial.dtype)
-    if reverse:
-        inputs, starts = _flip(inputs), None if starts is None else _flip(starts)
-    states = METHODS[method](decay, inputs, starts, initial)
-    return _flip(states) if reverse else states
+    if not reverse:
+        return METHODS[method](decay, inputs, starts, initial)
+    if method == "sequential":
+        return sequential(decay, inputs, starts, initial, reverse=True)
+    starts = None if starts is None else _flip(starts)
+    return _flip(METHODS[method](decay, _flip(inputs), starts, initial))
 
 
 _Residuals = tuple[Array, Array | None, Array, Array, Array]
@@ -169,7 +171,8 @@ def _scan_backward(
     if reverse:
         cotangent, states = _flip(cotangent), _flip(states)
         starts = None if starts is None else _flip(starts)
-    adjoint_of = pallas_adjoint if method == "pallas" else partial(recurrence_adjoint, method)
+    backwards = partial(_scan, method, True)
+    adjoint_of = pallas_adjoint if method == "pallas" else partial(recurrence_adjoint, backwards)
     gradient, adjoint, into_initial = adjoint_of(decay, cotangent, starts, states, initial)
     adjoint = adjoint.astype(like_inputs.dtype)
     return gradient, _flip(adjoint) if reverse else adjoint, None, into_initial

@@ -12,21 +12,19 @@ import jax.numpy as jnp
 from jax import Array
 
 from s5_adapters.core import planar
-from s5_adapters.core.scan_methods import METHODS, following, sequential
+from s5_adapters.core.scan_methods import Method, following
 
 
 def recurrence_adjoint(
-    method: str, decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
+    backwards: Method, decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
 ) -> tuple[Array, Array, Array]:
-    """Run one of the methods backwards, then sum."""
-    towards_past, nothing = planar.conjugate(decay), jnp.zeros_like(initial)
+    """Run ``backwards``, the recurrence from the last step to the first, then sum.
+
+    ``backwards`` brings its own gradient, so the adjoint has one too, as cheap.
+    """
+    towards_past = planar.conjugate(decay)
     drops = None if starts is None else following(starts)
-    if method == "sequential":
-        adjoint = sequential(towards_past, cotangent, drops, nothing, reverse=True)
-    else:
-        drops = None if drops is None else jnp.flip(drops, axis=0)
-        backwards = METHODS[method](towards_past, jnp.flip(cotangent, axis=0), drops, nothing)
-        adjoint = jnp.flip(backwards, axis=0)
+    adjoint = backwards(towards_past, cotangent, drops, jnp.zeros_like(initial))
     first, later = (None, None) if starts is None else (starts[0], starts[1:])
     # Both factors are selected: a NaN state before a reset, times the zero of the other, would be a NaN.
     gradient = planar.multiply_conjugate_sum(

@@ -24,15 +24,23 @@ def sequential(
 ) -> Array:
     """One step after another: on a CPU this runs at the speed of a memory copy.
 
-    The product is selected and not the state: the other way round XLA's loop takes three times as long.
+    Each state takes the place of its input, so the loop touches one array and not two. The product is
+    selected and not the state: the other way round XLA's loop takes three times as long.
     """
+    length = inputs.shape[0]
+    if length == 0:
+        return inputs
 
-    def step(carry: Array, now: tuple[Array, Array | None]) -> tuple[Array, Array]:
-        input_t, start_t = now
-        state = input_t + planar.select(start_t, planar.multiply(decay, carry))
-        return state, state
+    def step(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        state, rows = carry
+        t = length - 1 - index if reverse else index
+        start_t = None if starts is None else lax.dynamic_index_in_dim(starts, t, keepdims=False)
+        input_t = lax.dynamic_index_in_dim(rows, t, keepdims=False)
+        state = input_t + planar.select(start_t, planar.multiply(decay, state))
+        return state, lax.dynamic_update_index_in_dim(rows, state, t, axis=0)
 
-    return lax.scan(step, initial, (inputs, starts), reverse=reverse)[1]
+    states: Array = lax.fori_loop(0, length, step, (initial, inputs))[1]
+    return states
 
 
 def following(starts: Array) -> Array:
