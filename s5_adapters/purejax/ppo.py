@@ -172,8 +172,8 @@ def _update_step(problem: Problem, config: PPOConfig, state: TrainState) -> tupl
     if config.anneal_learning_rate:
         learning_rate = learning_rate * (1 - state.update / config.num_updates)
 
-    carry, rollout, episodes, last_value = collect(problem, config, state.params, state.carry, rollout_key)
-    advantage, value_target = advantages(rollout, last_value, config.gamma, config.gae_lambda)
+    carry, rollout, episodes = collect(problem, config, state.params, state.carry, rollout_key)
+    advantage, value_target = advantages(rollout, config.gamma, config.gae_lambda)
 
     def minibatch_step(
         train: tuple[Pytree, optax.OptState], columns: jax.Array

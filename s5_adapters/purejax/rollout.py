@@ -49,7 +49,8 @@ class Transitions(NamedTuple):
     truncated: jax.Array
     """Never where ``terminated`` is."""
     final_value: jax.Array
-    """Value of the final observation under the state carried to it; meaningless where not truncated."""
+    """Value of the final observation, the one before an automatic reset, under the state carried to it.
+    Meaningless but at truncated steps and at the rollout's last."""
 
 
 class Episodes(NamedTuple):
@@ -82,33 +83,37 @@ def init_carry(problem: Problem, config: PPOConfig, key: jax.Array) -> Carry:
 
 def collect(
     problem: Problem, config: PPOConfig, params: Pytree, carry: Carry, key: jax.Array
-) -> tuple[Carry, Transitions, Episodes, jax.Array]:
+) -> tuple[Carry, Transitions, Episodes]:
     """Act for ``num_steps`` steps in every environment.
 
     Returns:
-        The carry for the next rollout, the transitions, the raw episode statistics, and the value
-        ``(num_envs,)`` of the observation after the last step.
+        The carry for the next rollout, the transitions, and the raw episode statistics.
     """
     net = problem.net
     prepared = net.prepare(params)
     action_key, env_key = jax.random.split(key)
     action_keys = jax.random.split(action_key, config.num_steps)
     env_keys = jax.random.split(env_key, (config.num_steps, config.num_envs))
+    is_last = jnp.arange(config.num_steps) == config.num_steps - 1
     no_starts = jnp.zeros(config.num_envs, bool)
 
-    def step(carry: Carry, keys: tuple[jax.Array, jax.Array]) -> tuple[Carry, tuple[Transitions, Episodes]]:
+    def step(
+        carry: Carry, now: tuple[jax.Array, jax.Array, jax.Array]
+    ) -> tuple[Carry, tuple[Transitions, Episodes]]:
+        sample_key, step_keys, is_last = now
         obs_stats = None if carry.obs_stats is None else update_stats(carry.obs_stats, carry.obs)
         obs = _network_input(obs_stats, carry.obs)
         memory_state, dist_inputs, value = net.step(prepared, carry.memory_state, obs, carry.episode_starts)
         dist = distribution(problem.action, dist_inputs)
-        action = dist.sample(keys[0])
-        env = problem.step(keys[1], carry.env_state, action)
+        action = dist.sample(sample_key)
+        env = problem.step(step_keys, carry.env_state, action)
         done = env.terminated | env.truncated
 
         def value_final_obs() -> jax.Array:
             return net.step(prepared, memory_state, _network_input(obs_stats, env.final_obs), no_starts)[2]
 
-        final_value = jax.lax.cond(jnp.any(env.truncated), value_final_obs, lambda: jnp.zeros_like(value))
+        is_needed = is_last | jnp.any(env.truncated)
+        final_value = jax.lax.cond(is_needed, value_final_obs, lambda: jnp.zeros_like(value))
 
         reward, reward_stats, discounted_return = env.reward, carry.reward_stats, carry.discounted_return
         if reward_stats is not None and discounted_return is not None:
@@ -143,15 +148,11 @@ def collect(
         )
         return carry, (transition, Episodes(env.reward, done, episode_return, episode_length))
 
-    carry, (transitions, episodes) = jax.lax.scan(step, carry, (action_keys, env_keys))
-    last_obs = _network_input(carry.obs_stats, carry.obs)
-    last_value = net.step(prepared, carry.memory_state, last_obs, carry.episode_starts)[2]
-    return carry, transitions, episodes, last_value
+    carry, (transitions, episodes) = jax.lax.scan(step, carry, (action_keys, env_keys, is_last))
+    return carry, transitions, episodes
 
 
-def advantages(
-    transitions: Transitions, last_value: jax.Array, gamma: float, gae_lambda: float
-) -> tuple[jax.Array, jax.Array]:
+def advantages(transitions: Transitions, gamma: float, gae_lambda: float) -> tuple[jax.Array, jax.Array]:
     """Generalised advantage estimation (Schulman et al., arXiv 1506.02438, equation 16), and value targets.
 
     ``delta_t = r_t + gamma v_{t+1} - v_t`` and ``A_t = delta_t + gamma lambda A_{t+1}``, where the end of
@@ -161,7 +162,8 @@ def advantages(
         Advantages and value targets, each ``(num_steps, num_envs)``.
     """
     done = transitions.terminated | transitions.truncated
-    next_value = jnp.concatenate([transitions.value[1:], last_value[None]])
+    # Where the last step ends no episode, its final observation is the one that the next rollout begins with.
+    next_value = jnp.concatenate([transitions.value[1:], transitions.final_value[-1:]])
     next_value = jnp.where(transitions.truncated, transitions.final_value, next_value)
     next_value = jnp.where(transitions.terminated, 0.0, next_value)
     delta = transitions.reward + gamma * next_value - transitions.value

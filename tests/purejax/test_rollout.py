@@ -82,7 +82,7 @@ def _stats_at(two_rollouts, step):
     stats = init_stats(problem.obs_shape)
     clock = np.zeros(config.num_envs)
     for t in range(step + 1):
-        _, _, transitions, episodes, _ = rollouts[t // config.num_steps]
+        _, _, transitions, episodes = rollouts[t // config.num_steps]
         row = t % config.num_steps
         bit = np.where(clock == 0, 2 * np.asarray(episodes.reward)[row] - 1, 0)
         raw = np.stack([bit, clock / LENGTH, np.ones_like(bit)], axis=1).astype(np.float32)
@@ -92,17 +92,18 @@ def _stats_at(two_rollouts, step):
     return stats
 
 
-def test_the_last_value_is_that_of_the_next_rollouts_first_step(two_rollouts):
+def test_the_last_final_value_is_that_of_the_next_rollouts_first_step(two_rollouts):
     config, _, _, rollouts = two_rollouts
-    (*_, last_value), (_, _, after, _, _) = rollouts
+    (_, _, before, _), (_, _, after, _) = rollouts
+    assert not np.asarray(after.episode_starts[0]).any()
     tolerance = 1e-5 if not config.normalize_observations else 0.2  # the next step's statistics know more
-    np.testing.assert_allclose(last_value, after.value[0], atol=tolerance)
+    np.testing.assert_allclose(before.final_value[-1], after.value[0], atol=tolerance)
 
 
 def test_the_stored_state_and_the_resets_replay_the_rollout(two_rollouts):
     """The update's view of a rollout that begins amid episodes: same log-probabilities, same values."""
     _, problem, params, rollouts = two_rollouts
-    start, _, transitions, _, _ = rollouts[1]
+    start, _, transitions, _ = rollouts[1]
     assert not np.asarray(start.episode_starts).any()
     _, inputs, values = problem.net.apply(
         params, start.memory_state, transitions.obs, transitions.episode_starts
@@ -114,7 +115,7 @@ def test_the_stored_state_and_the_resets_replay_the_rollout(two_rollouts):
 
 def test_episode_statistics_are_raw_and_span_rollouts(two_rollouts):
     _, _, _, rollouts = two_rollouts
-    for _, _, _, episodes, _ in rollouts:
+    for _, _, _, episodes in rollouts:
         done = np.asarray(episodes.done)
         assert done.any()
         assert (np.asarray(episodes.episode_length)[done] == LENGTH).all()
@@ -126,7 +127,7 @@ def test_an_episode_that_ends_both_ways_is_terminated():
     problem = build_problem(config)
     params = problem.net.init(jax.random.key(1))
     carry = init_carry(problem, config, jax.random.key(2))
-    _, transitions, _, _ = jax.jit(lambda: collect(problem, config, params, carry, jax.random.key(0)))()
+    _, transitions, _ = jax.jit(lambda: collect(problem, config, params, carry, jax.random.key(0)))()
     assert np.asarray(transitions.terminated).any()
     assert not np.asarray(transitions.truncated).any()
 
@@ -139,13 +140,12 @@ def test_advantages_are_those_of_the_sum(seed):
     terminated = rng.random((steps, envs)) < 0.2
     truncated = (rng.random((steps, envs)) < 0.2) & ~terminated
     value, reward, final_value = (rng.normal(size=(steps, envs)) for _ in range(3))
-    last_value = rng.normal(size=envs)
 
     expected = np.zeros((steps, envs))
     for env in range(envs):
         following = 0.0
         for t in reversed(range(steps)):
-            next_value = value[t + 1, env] if t + 1 < steps else last_value[env]
+            next_value = value[t + 1, env] if t + 1 < steps else final_value[t, env]
             if truncated[t, env]:
                 next_value = final_value[t, env]
             if terminated[t, env]:
@@ -167,7 +167,7 @@ def test_advantages_are_those_of_the_sum(seed):
         truncated=jnp.array(truncated),
         final_value=jnp.array(final_value, jnp.float32),
     )
-    advantage, target = advantages(transitions, jnp.array(last_value, jnp.float32), gamma, gae_lambda)
+    advantage, target = advantages(transitions, gamma, gae_lambda)
     np.testing.assert_allclose(advantage, expected, atol=1e-5)
     np.testing.assert_allclose(target, expected + value, atol=1e-5)
 
@@ -197,7 +197,7 @@ def test_truncation_teaches_the_value_of_an_endless_episode():
     )
     problem = build_problem(config)
     state = jax.jit(make_train(config))(jax.random.key(0)).state
-    _, transitions, episodes, _ = jax.jit(
+    _, transitions, episodes = jax.jit(
         lambda: collect(problem, config, state.params, state.carry, jax.random.key(1))
     )()
     bit = np.asarray(episodes.reward)
