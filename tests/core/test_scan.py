@@ -513,7 +513,7 @@ def decay_shapes(jaxpr: Jaxpr, marks: list[int]) -> set[tuple[int, ...]]:
 @pytest.mark.parametrize("is_complex", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_no_array_of_decays_over_time_is_built(method: str, is_complex: bool, reverse: bool) -> None:
-    length, size = 1024, 2
+    length, size = 2048, 2
     problem = make_problem(length, (2,), size, is_complex)
 
     def run(decay: Any, *others: Any) -> Any:
