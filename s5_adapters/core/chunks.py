@@ -21,6 +21,11 @@ GATES: Final = "gates"
 """What ``checkpoint_name`` calls the gates' products, which ``remat="dots"`` stores beside the states."""
 DEFAULT_ROWS: Final = {"cpu": 1024}
 """Rows a chunk by platform, where a benchmark found chunks to pay; 0, the whole sequence, elsewhere."""
+FULL_STEPS: Final = 64
+"""Steps a chunk under ``remat="full"``, which stores a state a layer and chunk and works with one block's
+arrays: with few steps the states are the larger part, with many the arrays."""
+LEAST_ROWS: Final = 256
+"""Rows a chunk at least, however few the batch elements: below it a chunk's overhead dominates."""
 
 GROUP_ROWS: Final = {"cpu": 16}
 """Batch elements a group by platform, where a benchmark found groups to pay."""
@@ -43,7 +48,7 @@ def run_in_chunks(
             t.
         carry: what the first chunk starts from.
         sequences: pytree of arrays ``(T, B, ...)``.
-        rows: time x batch rows of a chunk; 0 for one chunk; None for the platform's default.
+        rows: time x batch rows of a chunk at most; 0 for one chunk; None for the platform's default.
         remat: what to store for the backward pass, one of ``REMATS``; ``"auto"``: everything where one chunk
             holds the whole sequence and so fits the cache, else ``"dots"``.
 
@@ -55,11 +60,14 @@ def run_in_chunks(
     length, batch = jax.tree.leaves(sequences)[0].shape[:2]
     if rows is None:
         rows = DEFAULT_ROWS.get(default_platform(), 0)
+        if remat == "full":
+            rows = min(rows, max(LEAST_ROWS, FULL_STEPS * batch))
     steps = max(1, rows // max(batch, 1)) if rows else length
     if remat == AUTO:
         remat = "none" if rows and steps >= length else "dots"
     if steps >= length:
         return _rematerialised(body, remat)(carry, sequences)
+    steps = _without_remainder(length, steps)
     count = length // steps
     whole = count * steps
     chunks = jax.tree.map(lambda leaf: leaf[:whole].reshape(count, steps, *leaf.shape[1:]), sequences)
@@ -70,6 +78,16 @@ def run_in_chunks(
         return carry, outputs
     carry, rest = _rematerialised(body, remat)(carry, jax.tree.map(lambda leaf: leaf[whole:], sequences))
     return carry, jnp.concatenate([outputs, rest])
+
+
+def _without_remainder(length: int, steps: int) -> int:
+    """Return the largest number of steps a chunk, of those from half of ``steps``, that divides ``length``.
+
+    A remainder is a second program to compile, and to cut it off copies all sequences. Without such a number,
+    return ``steps``.
+    """
+    divisors = (n for n in range(steps, (steps + 1) // 2 - 1, -1) if length % n == 0)
+    return next(divisors, steps)
 
 
 def step_in_groups(body: Callable[..., Any], *arrays: Any, weights: int) -> Any:

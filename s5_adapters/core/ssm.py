@@ -6,6 +6,7 @@ out of the state are one real matrix product each over (time x batch) rows, and 
 walks through time.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -23,6 +24,7 @@ from s5_adapters.core.checks import boolean, integer, one_of, positive
 from s5_adapters.core.chunks import GATES, REMATS, run_in_chunks, step_in_groups
 from s5_adapters.core.layer import PreparedLayer, layer_sequence, layer_step
 from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
+from s5_adapters.core.recompute import after, recomputed
 from s5_adapters.core.rows import dense
 from s5_adapters.core.scan import AUTO
 from s5_adapters.core.scan_methods import METHODS
@@ -65,13 +67,14 @@ class S5(Memory):
             paper's code has it (after Parisotto et al. 2020, arXiv 1910.06764). Its scale and bias are shared
             with ``norm``'s.
         method: the scan's method, see ``linear_recurrence``.
-        chunk_rows: how many rows (time x batch) the whole stack processes at a time, so that nothing between
-            its layers leaves the processor's cache; 0 for the whole sequence at once. None: what suits the
-            platform (see ``chunks``).
+        chunk_rows: how many rows (time x batch) the whole stack processes at a time at most, so that nothing
+            between its layers leaves the processor's cache; 0 for the whole sequence at once. None: what
+            suits the platform (see ``chunks``).
         remat: what the backward pass finds stored: ``"none"`` recomputes nothing, ``"dots"`` stores states
             and the gates' products and recomputes what is pointwise and the product out of the state,
-            ``"full"`` stores one state a chunk and recomputes every chunk. ``"auto"``: none where one chunk
-            holds the whole sequence, else dots, which then is faster as well as smaller.
+            ``"full"`` stores one state a layer and chunk, and recomputes every chunk block by block.
+            ``"auto"``: none where one chunk holds the whole sequence, else dots, which then is faster as well
+            as smaller.
 
     """
 
@@ -178,12 +181,15 @@ class S5(Memory):
 
     def prepare(self, params: Params) -> "PreparedStack":
         """Discretise every layer and pack its matrices, so that a step computes nothing twice."""
-        projection = {name: leaf for name, leaf in params.items() if name.startswith("input_")}
-        layers = [
-            self._prepare_layer({name: leaf[i] for name, leaf in params.items() if name not in projection})
-            for i in range(self.n_layers)
-        ]
-        return PreparedStack(projection=projection, layers=tuple(layers))
+        return PreparedStack(
+            projection={name: leaf for name, leaf in params.items() if name.startswith("input_")},
+            layers=tuple(self._prepare_layer(layer) for layer in self._layers(params)),
+        )
+
+    def _layers(self, params: Params) -> list[dict[str, Array]]:
+        """Cut the parameters apart: ``init``'s result without the projection, a dictionary a layer."""
+        stacked = {name: leaf for name, leaf in params.items() if not name.startswith("input_")}
+        return [{name: leaf[i] for name, leaf in stacked.items()} for i in range(self.n_layers)]
 
     def _prepare_layer(self, params: Params) -> PreparedLayer:
         decay, gain = self.discretize(params["lambda_re"], params["lambda_im"], params["log_dt"])
@@ -219,33 +225,43 @@ class S5(Memory):
     ) -> tuple[State, Array]:
         """Run over a sequence; ``episode_starts`` None means that none starts. See ``Memory.apply``."""
         self.check_sequence(params, state, x, episode_starts)
-        return self.apply_prepared(self.prepare(params), state, x, episode_starts)
-
-    def apply_prepared(
-        self, prepared: "PreparedStack", state: State, x: Array, episode_starts: Array | None
-    ) -> tuple[State, Array]:
-        """``apply`` with what ``prepare`` returned."""
+        # What is made outside the loop over chunks is kept all the time: prepared matrices, and even slices.
+        prepared = None if self.remat == "full" else self.prepare(params)
+        block = self._block if prepared else recomputed(self._block_from_parameters)
 
         def run(carried: list[Array], now: tuple[Array, Array | None]) -> tuple[list[Array], Array]:
-            return self._run(prepared, carried, *now)
+            """Run the whole stack over one chunk of time."""
+            x, episode_starts = now
+            x = project(params, x)
+            finals = []
+            layers: Iterable[Any] = prepared.layers if prepared else self._layers(params)
+            for layer, initial in zip(layers, carried, strict=True):
+                final, x = block((layer, initial, x), episode_starts)
+                finals.append(final)
+            return finals, x
 
         carried, y = run_in_chunks(
             run, planar_state(state), (x, episode_starts), rows=self.chunk_rows, remat=self.remat
         )
         return paired_state(carried), y
 
-    def _run(
-        self, prepared: "PreparedStack", carried: list[Array], x: Array, episode_starts: Array | None
-    ) -> tuple[list[Array], Array]:
-        """Run the whole stack over one chunk of time."""
-        x = project(prepared.projection, x)
-        finals = []
-        for layer, initial in zip(prepared.layers, carried, strict=True):
-            u = self._before(layer, x)
-            final, y = layer_sequence(layer, initial, u, episode_starts, method=self.method)
-            x = self._after(layer, x, y)
-            finals.append(final)
-        return finals, x
+    def _block(
+        self, inputs: tuple[PreparedLayer, Array, Array], episode_starts: Array | None
+    ) -> tuple[Array, Array]:
+        """Run one layer with its gate, norms and skip: its last state, and the next layer's input."""
+        layer, initial, x = inputs
+        u = self._before(layer, x)
+        final, y = layer_sequence(layer, initial, u, episode_starts, method=self.method)
+        return final, self._after(layer, x, y)
+
+    def _block_from_parameters(
+        self, inputs: tuple[dict[str, Array], Array, Array], episode_starts: Array | None
+    ) -> tuple[Array, Array]:
+        """``_block`` with a layer that is prepared when its input is known, so that no other's is kept."""
+        params, initial, x = inputs
+        # Of these two the packed matrices are made, into the state and out of it.
+        late = after(x, {"log_dt": params["log_dt"], "C": params["C"]})
+        return self._block((self._prepare_layer({**params, **late}), initial, x), episode_starts)
 
     def step(
         self, prepared: "PreparedStack", state: State, x: Array, episode_starts: Array
