@@ -46,7 +46,7 @@ def test_the_new_stack_learns(env: str, runners: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "env", ["RepeatPreviousEasy", pytest.param("PositionOnlyCartPoleEasy", marks=pytest.mark.slow)]
+    "env", [pytest.param("RepeatPreviousEasy", marks=pytest.mark.slow), "PositionOnlyCartPoleEasy"]
 )
 def test_the_old_stack_learns(env: str) -> None:
     assert best_return(rllib_train.old_stack(env, 0), env) >= 0.9

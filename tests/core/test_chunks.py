@@ -55,9 +55,8 @@ def test_chunks_are_as_long_as_allowed_and_equal_where_they_can_be(
 @pytest.mark.parametrize(("batch", "steps"), [(1, LEAST_ROWS), (8, FULL_STEPS), (64, 16), (2048, 1)])
 def test_full_takes_shorter_chunks_for_small_batches(batch: int, steps: int) -> None:
     lengths: list[int] = []
-    x = jax.ShapeDtypeStruct((1024, batch, 1), jnp.float32)
-    run = lambda x: run_in_chunks(running_sum(lengths), jnp.zeros((batch, 1)), x, remat="full")  # noqa: E731
-    jax.eval_shape(run, x)
+    carry, x = jnp.zeros((batch, 1)), jnp.zeros((1024, batch, 1))
+    jax.eval_shape(lambda x: run_in_chunks(running_sum(lengths), carry, x, remat="full"), x)
     assert set(lengths) == {steps}
 
 
@@ -80,16 +79,15 @@ def gradient_bytes(n_layers: int, remat: str, chunk_rows: int) -> int:
 
 @pytest.mark.parametrize("chunk_rows", [128, 0])
 def test_full_keeps_one_array_a_layer_and_chunk(chunk_rows: int) -> None:
-    # Compilers that merge the recomputation with the forward pass keep some ten arrays a layer.
+    # Where a compiler merges the recomputation with the forward pass, some ten arrays a layer are kept.
     array = ARRAY_BYTES * (chunk_rows or LENGTH * BATCH) // (LENGTH * BATCH)
     states = 0 if chunk_rows == 0 else ARRAY_BYTES * BATCH // chunk_rows
-    small, large = (gradient_bytes(n, "full", chunk_rows) for n in (2, 8))
-    assert (large - small) / 6 <= 1.5 * (array + states)
-    assert large < gradient_bytes(8, "none", chunk_rows) / 3
+    small, large = (gradient_bytes(n, "full", chunk_rows) for n in (2, 4))
+    assert (large - small) / 2 <= 1.5 * (array + states)
 
 
 def test_stored_dots_take_less_than_everything() -> None:
-    assert gradient_bytes(4, "dots", 128) < 0.4 * gradient_bytes(4, "none", 128)
+    assert gradient_bytes(1, "dots", 128) < 0.4 * gradient_bytes(1, "none", 128)
 
 
 @pytest.mark.parametrize("known", [1.0, -0.0, np.nan, np.inf, -np.inf])
