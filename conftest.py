@@ -16,6 +16,8 @@ os.environ.setdefault("JAX_CPU_ENABLE_ASYNC_DISPATCH", "true")
 # Most of a test's time is compiling: what took long is kept for the other processes and for the next run.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+# Machine code in one piece: pieces in parallel cost a tenth more, and the other core has work already.
+os.environ.setdefault("XLA_FLAGS", "--xla_cpu_parallel_codegen_split_count=1")
 
 import pytest  # noqa: E402  (the environment comes first)
 from hypothesis import HealthCheck, settings  # noqa: E402

@@ -35,8 +35,8 @@ def best_return(config: AlgorithmConfig, env: str) -> float:
 @pytest.mark.parametrize(
     ("env", "runners"),
     [
-        ("RepeatPreviousEasy", 0),
         ("PositionOnlyCartPoleEasy", 2),
+        pytest.param("RepeatPreviousEasy", 0, marks=pytest.mark.slow),
         pytest.param("RepeatPreviousEasy", 2, marks=pytest.mark.slow),
         pytest.param("PositionOnlyCartPoleEasy", 0, marks=pytest.mark.slow),
     ],
