@@ -18,8 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from s5_adapters import torch_bridge
-from s5_adapters.torch_bridge import Buckets, JaxModule, jax2torch, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, JaxModule, arrays, jax2torch, to_jax, to_torch
 
 torch.set_num_threads(1)
 
@@ -261,16 +260,24 @@ def test_int64_beyond_int32_is_refused_not_wrapped() -> None:
 
 
 @pytest.mark.parametrize("graph_first", [True, False])
-def test_differentiating_twice_says_what_to_do(graph_first: bool) -> None:
+def test_derivatives_of_any_order_are_those_of_torch(graph_first: bool) -> None:
     x = torch.tensor([0.3, 0.7], requires_grad=True)
     y = jax2torch(jnp.sin)(x) if graph_first else jax2torch(jnp.sin)(x * 1.0)
-    (gradient,) = torch.autograd.grad(y.sum(), x, create_graph=True)
-    torch.testing.assert_close(gradient.detach(), torch.cos(x.detach()))
-    with pytest.raises(RuntimeError, match=r"differentiable once.*jax2torch\(jax.grad\(fn\)\)"):
-        torch.autograd.grad(gradient.sum(), x)
-    second = jax2torch(jax.grad(lambda x: jnp.sin(x).sum()))(x)
-    (gradient,) = torch.autograd.grad(second.sum(), x)
-    torch.testing.assert_close(gradient, -torch.sin(x.detach()))
+    gradient = y
+    for expected in (torch.cos, lambda x: -torch.sin(x), lambda x: -torch.cos(x)):
+        (gradient,) = torch.autograd.grad(gradient.sum(), x, create_graph=True)
+        torch.testing.assert_close(gradient, expected(x))
+
+
+def test_second_derivatives_reach_the_outer_gradient_too() -> None:
+    def penalty(square: Any, w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        (slope,) = torch.autograd.grad((square(x) * w).sum(), x, create_graph=True)
+        return slope.pow(2).sum()
+
+    w, x = torch.tensor([2.0, 3.0], requires_grad=True), torch.tensor([0.5, -1.0], requires_grad=True)
+    mine = torch.autograd.grad(penalty(jax2torch(lambda x: x**3), w, x), (w, x))
+    theirs = torch.autograd.grad(penalty(lambda x: x**3, w, x), (w, x))
+    torch.testing.assert_close(mine, theirs)
 
 
 def test_an_unhashable_static_argument_is_named() -> None:
@@ -286,11 +293,11 @@ def test_other_devices_are_refused_with_the_way_out(monkeypatch: pytest.MonkeyPa
         jax2torch(lambda x: x)(torch.zeros(2, device="meta"))
     with pytest.raises(ValueError, match=r"different devices \(cpu, meta\).*tensor.to\(device\)"):
         jax2torch(lambda x, y: x + y)(torch.zeros(2), torch.zeros(2, device="meta"))
-    monkeypatch.setattr(torch_bridge, "_cuda_devices", lambda: 0)
+    monkeypatch.setattr(arrays, "_cuda_devices", lambda: 0)
     with pytest.raises(
         RuntimeError, match=r"jaxlib sees 0 CUDA devices.*pip install 'jax\[cuda12\]'.*device='cpu'"
     ):
-        torch_bridge.check_device(torch.device("cuda:0"), "features")
+        arrays.check_device(torch.device("cuda:0"), "features")
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -342,7 +349,7 @@ def test_module_refuses_trees_that_do_not_fit() -> None:
         JaxModule({"n": np.ones(3, np.int32)})
 
 
-def test_prepared_is_computed_once_per_version_of_the_parameters() -> None:
+def test_prepared_is_computed_once_for_the_values_of_the_parameters() -> None:
     module = JaxModule({"w": np.ones(4096, np.float32)})
     prepare = jax.jit(lambda params: {"w": params["w"], "exp": jnp.exp(params["w"])})
     first = module.prepared(prepare)
@@ -352,13 +359,72 @@ def test_prepared_is_computed_once_per_version_of_the_parameters() -> None:
     optimiser.step()
     assert float(first["w"].sum()) == 4096  # kept values are copies, never torch's memory
     assert float(module.prepared(prepare)["w"].sum()) == 0
-    module.tree()["w"].data.fill_(2.0)  # writes through .data leave no trace: a change of mode must do
-    module.eval()
-    assert float(module.prepared(prepare)["w"][0]) == 2
     module.load_state_dict({"w": torch.full((4096,), 3.0)})
     assert float(module.prepared(prepare)["w"][0]) == 3
     module.load_tree({"w": np.full(4096, 4, np.float32)})
     assert float(module.prepared(prepare)["w"][0]) == 4
+    again = module.prepared(prepare)
+    module.eval()
+    module.train()
+    assert module.prepared(prepare) is again
+
+
+def _polyak(module: JaxModule, value: float) -> None:
+    torch.add(module.w.data.mul_(0.0), torch.full((64,), value), alpha=1.0, out=module.w.data)
+
+
+def _one_number_by_numpy(module: JaxModule, value: float) -> None:
+    module.w.detach().numpy()[63] = value
+
+
+def _reused_address(module: JaxModule, value: float) -> None:
+    torch.nn.utils.vector_to_parameters(torch.full((64,), value), module.parameters())
+
+
+def _shared_vector(module: JaxModule, value: float) -> None:
+    vector = module.__dict__.setdefault("vector", torch.zeros(64))
+    torch.nn.utils.vector_to_parameters(vector, module.parameters())
+    vector.fill_(value)  # the parameter is a view of it
+
+
+def _replaced(module: JaxModule, value: float) -> None:
+    module.w = torch.nn.Parameter(torch.full((64,), value))
+
+
+def _other_strides(module: JaxModule, value: float) -> None:
+    module.w.data = torch.full((64, 2), value)[:, 0]
+
+
+def _swapped(module: JaxModule, value: float) -> None:
+    torch.utils.swap_tensors(module.w, torch.nn.Parameter(torch.full((64,), value)))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [_polyak, _one_number_by_numpy, _reused_address, _shared_vector, _replaced, _other_strides, _swapped],
+)
+def test_prepared_is_never_of_other_values_however_they_were_written(write: Any) -> None:
+    module = JaxModule({"w": np.zeros(64, np.float32)})
+    prepare = jax.jit(lambda params: params["w"] * 2)
+    for value in (1.0, 2.0, 3.0, 2.0):
+        write(module, value)
+        np.testing.assert_array_equal(module.prepared(prepare), 2 * module.w.detach().numpy())
+
+
+def test_prepared_notices_another_shape_or_dtype() -> None:
+    module = JaxModule({"w": np.zeros(4, np.float32)})
+    prepare = jax.jit(lambda params: params["w"] + 1)
+    module.prepared(prepare)
+    module.w.data = torch.zeros(0)  # as sharding frees it
+    assert module.prepared(prepare).shape == (0,)
+    module.w.data = torch.zeros(4, dtype=torch.bfloat16)
+    assert module.prepared(prepare).dtype == jnp.bfloat16
+
+
+def test_prepared_holds_nan_as_it_is() -> None:
+    module = JaxModule({"w": np.full(4, np.nan, np.float32)})
+    prepare = jax.jit(lambda params: params["w"])
+    assert module.prepared(prepare) is module.prepared(prepare)
 
 
 def test_module_survives_pickling_and_copying_with_its_cache_filled() -> None:

@@ -12,7 +12,7 @@ from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from torch import nn
 
 from s5_adapters.rllib._model_config import read_model_config
-from s5_adapters.rllib._network import RowNetwork, programs
+from s5_adapters.rllib._network import Programs, RowNetwork
 from s5_adapters.rllib._process import settle_jax
 from s5_adapters.rllib._rows import pad_rows
 from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, to_jax, to_torch
@@ -62,6 +62,7 @@ class S5Model(TorchModelV2, nn.Module):
                 "custom_model_config: got 'weights', which S5RLModule of the new API stack takes"
             )
         self._rows = RowNetwork(read.network)
+        self._programs = Programs.of(self._rows)
         wanted = self._rows.config.action.num_inputs
         if num_outputs != wanted:
             raise ValueError(
@@ -69,7 +70,7 @@ class S5Model(TorchModelV2, nn.Module):
                 "custom_action_dist and free_log_std as they are"
             )
         seed = np.uint32(torch.randint(2**31, ()).item())
-        self.network = JaxModule(programs(self._rows).init(seed))
+        self.network = JaxModule(self._programs.init(seed))
         self._act_rows = Buckets(max_waste=4.0, exact_first=True)
         self._sequences = Buckets(max_waste=3.0)
         self._values: torch.Tensor | None = None
@@ -103,7 +104,7 @@ class S5Model(TorchModelV2, nn.Module):
             after, dist_inputs, self._values = self._step(before, obs[:, 0])
         else:
             padded = self._sequences.fit(*obs.shape[:2])
-            run = programs(self._rows).sequence
+            run = self._programs.sequence
             after, dist_inputs, values = run(
                 self.network.tree(), pad_rows(before, padded[0]), pad_rows(obs, *padded)
             )
@@ -123,9 +124,9 @@ class S5Model(TorchModelV2, nn.Module):
         rows = len(obs)
         (padded,) = self._act_rows.fit(rows)
         state, obs = pad_rows(state, padded), pad_rows(obs, padded)
-        prepared = self.network.prepared(programs(self._rows).prepare)
+        prepared = self.network.prepared(self._programs.prepare)
         with on_device(obs.device):
-            outputs = programs(self._rows).step(prepared, to_jax(state, "state"), to_jax(obs, "obs"))
+            outputs = self._programs.step(prepared, to_jax(state, "state"), to_jax(obs, "obs"))
         after, dist_inputs, values = (to_torch(output)[:rows] for output in outputs)
         return after, dist_inputs, values
 

@@ -23,7 +23,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.weights import Policy
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, read_model_config
-from s5_adapters.rllib._network import Programs, RowNetwork, programs
+from s5_adapters.rllib._network import Programs, RowNetwork
 from s5_adapters.rllib._process import settle_jax
 from s5_adapters.rllib._rows import MinibatchRows, pad_rows
 from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, to_jax, to_torch
@@ -75,6 +75,7 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
             raise ValueError(f"model_config: got {self.model_config!r}, expected a mapping")
         read = read_model_config(self.model_config, self.observation_space, self.action_space)
         self._rows = RowNetwork(read.network)
+        self._programs = Programs.of(self._rows)
         if read.max_seq_len is None and self._rows.state_size:
             raise ValueError(
                 f"model_config: got no 'max_seq_len', which the {read.network.memory} memory needs, expected "
@@ -193,16 +194,6 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
     def forward_target(self, batch: Batch) -> Batch:
         """The distributions that the old parameters give."""
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._sequences(self.old_network, batch)[0]}
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickling and copying: everything but the compiled programs."""
-        return {name: value for name, value in self.__dict__.items() if name != "_compiled"}
-
-    @property
-    def _programs(self) -> Programs:
-        if "_compiled" not in self.__dict__:
-            self.__dict__["_compiled"] = programs(self._rows)
-        return self.__dict__["_compiled"]
 
     def _sequences(self, network: JaxModule, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
         obs, state = self._inputs(batch)

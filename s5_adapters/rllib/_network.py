@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig
+from s5_adapters.core.shared import Shared
 from s5_adapters.torch_bridge import jax2torch
 
-__all__ = ["Programs", "RowNetwork", "programs"]
+__all__ = ["Programs", "RowNetwork"]
 
 
 @dataclass(frozen=True)
@@ -93,27 +93,18 @@ class RowNetwork:
         return jax.tree.unflatten(jax.tree.structure(self._state), leaves)
 
 
-class Programs(NamedTuple):
-    """The compiled functions: by `jax.jit` `init`, `prepare`, `act` and `step`, the others for torch."""
+class Programs(Shared):
+    """A network's functions, compiled: `init`, `prepare`, `act` and `step` for arrays, the others for torch.
+    `Programs.of(network)` gives the one set of a process.
+    """
 
-    init: Callable[..., Any]
-    prepare: Callable[..., Any]
-    act: Callable[..., Any]
-    step: Callable[..., Any]
-    train: Callable[..., Any]
-    values: Callable[..., Any]
-    sequence: Callable[..., Any]
-
-
-@functools.lru_cache(maxsize=64)
-def programs(network: RowNetwork) -> Programs:
-    """One set per architecture and process, outside every module, so that modules can be pickled."""
-    return Programs(
-        jax.jit(network.init),
-        jax.jit(network.net.prepare),
-        jax.jit(network.act),
-        jax.jit(network.step),
-        jax2torch(network.train),
-        jax2torch(network.values),
-        jax2torch(network.sequence),
-    )
+    def __init__(self, network: RowNetwork) -> None:
+        """Compile nothing yet."""
+        super().__init__(network)
+        self.init = jax.jit(network.init)
+        self.prepare = jax.jit(network.net.prepare)
+        self.act = jax.jit(network.act)
+        self.step = jax.jit(network.step)
+        self.train = jax2torch(network.train)
+        self.values = jax2torch(network.values)
+        self.sequence = jax2torch(network.sequence)

@@ -8,9 +8,9 @@ which SB3's distributions draw it: the same seed gives the same actions.
 
 from __future__ import annotations
 
-import functools
 import itertools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -24,13 +24,14 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
 from s5_adapters.core.distributions import DiagonalGaussian, MultiDiscrete, distribution
+from s5_adapters.core.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, parted
 from s5_adapters.sb3.trunk import Pair, Trunk
 
 if TYPE_CHECKING:
     from s5_adapters.sb3.policies import S5Policy
 
-__all__ = ["acting_program", "draw_noise", "head_parameters"]
+__all__ = ["Acting", "acting_program", "draw_noise", "head_parameters"]
 
 
 def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
@@ -78,7 +79,9 @@ def acting_program(policy: S5Policy) -> PackedJit:
         the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as floats
         `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)` and the next states.
     """
-    return _compiled(policy._trunk, _choices(policy), policy.action_space.shape)
+    if policy._acting is None:
+        policy._acting = Acting.of(policy._trunk, _choices(policy), policy.action_space.shape)
+    return policy._acting.run
 
 
 def _choices(policy: S5Policy) -> tuple[int, ...]:
@@ -91,8 +94,24 @@ def _choices(policy: S5Policy) -> tuple[int, ...]:
     return ()
 
 
-@functools.lru_cache(maxsize=64)
-def _compiled(trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]) -> PackedJit:
+class Acting(Shared):
+    """The compiled step of a trunk with heads for these actions.
+
+    Args:
+        trunk: encoder, memory and torsos.
+        nvec: numbers of choices of a discrete action's components; none for a Gaussian.
+        action_shape: shape of one action.
+    """
+
+    def __init__(self, trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]) -> None:
+        """Compile nothing yet."""
+        super().__init__(trunk, nvec, action_shape)
+        self.run = PackedJit(_step_with_heads(trunk, nvec, action_shape))
+
+
+def _step_with_heads(
+    trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]
+) -> Callable[..., Any]:
     def act(inputs: jax.Array, log_std: jax.Array | None, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         if log_std is not None:
             gaussian = DiagonalGaussian(inputs, jnp.broadcast_to(log_std, inputs.shape))
@@ -120,4 +139,4 @@ def _compiled(trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]
         values = latent_vf @ value_weight.T + value_bias
         return actions.reshape(-1, *action_shape), values, log_probs, pi, vf
 
-    return PackedJit(step_with_heads)
+    return step_with_heads

@@ -19,7 +19,7 @@ import numpy as np
 import torch as th
 from flax import struct
 
-from s5_adapters.torch_bridge import to_jax, to_torch
+from s5_adapters.torch_bridge import between_graphs, to_jax, to_torch
 
 __all__ = ["Joined", "PackedJit", "join", "parted"]
 
@@ -127,6 +127,7 @@ class PackedJit:
         self._fn = fn
         self._programs: dict[Hashable, _Program] = {}
 
+    @between_graphs
     def __call__(self, held: PyTree, *args: PyTree) -> PyTree:
         """The function's results as tensors."""
         leaves, treedef = jax.tree.flatten(args)

@@ -26,11 +26,11 @@ from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete
 from s5_adapters.core.weights import Policy, as_policy
-from s5_adapters.sb3.acting import acting_program, draw_noise, head_parameters
+from s5_adapters.sb3.acting import Acting, acting_program, draw_noise, head_parameters
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
 from s5_adapters.sb3.packed import PackedJit
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
-from s5_adapters.sb3.trunk import Trunk, programs
+from s5_adapters.sb3.trunk import Programs, Trunk
 from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device
 
 __all__ = ["CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
@@ -217,6 +217,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             net_arch = []  # as SB3 does after a CNN
         self._buckets = Buckets(max_waste=4.0)
         self._acting_buckets = Buckets(max_waste=4.0, exact_first=True)
+        self._acting: Acting | None = None
         # The recurrent parent's constructor would build LSTMs and an optimiser for them.
         ActorCriticPolicy.__init__(
             self,
@@ -522,16 +523,13 @@ class S5Policy(RecurrentActorCriticPolicy):
         )
         self._trunk = Trunk(config, two_inputs=not self.share_features_extractor, orthogonal=self.ortho_init)
         self.has_torch_torsos = activation is None and any(torsos)
+        self._programs = Programs.of(self._trunk)
         if self.weights is not None:
             check_weights(self, self.weights)
         key = jax.random.key(int(th.randint(0, 2**31 - 1, ()).item()))  # follows SB3's seed
         self.trunk = JaxModule(self._programs.init(key))
         rest = ((), ()) if activation else torsos
         self.mlp_extractor = Torsos(self._trunk.latent_dims, rest, self.activation_fn)
-
-    @property
-    def _programs(self) -> Any:
-        return programs(self._trunk)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()

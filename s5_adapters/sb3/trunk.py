@@ -11,17 +11,18 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from s5_adapters.core import ActorCriticConfig, Memory
 from s5_adapters.core.policy import MLP, Encoder
+from s5_adapters.core.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, join, parted
 from s5_adapters.torch_bridge import jax2torch
 
-__all__ = ["Programs", "StateLayout", "Trunk", "programs"]
+__all__ = ["Programs", "StateLayout", "Trunk"]
 
 Params = dict[str, Any]
 Pair = tuple[jax.Array, jax.Array]
@@ -236,38 +237,29 @@ class Trunk:
         return [first, *self.config.encoder][-1]
 
 
-class Programs(NamedTuple):
+class Programs(Shared):
     """A trunk's functions, compiled: `init` and `prepare` for arrays; `step` and `act`, and
-    `sequence` with gradients, for torch.
+    `sequence` with gradients, for torch. `Programs.of(trunk)` gives the one set of a process.
     """
 
-    init: Callable[..., Any]
-    prepare: Callable[..., Any]
-    step: Callable[..., Any]
-    act: Callable[..., Any]
-    sequence: Callable[..., Any]
+    def __init__(self, trunk: Trunk) -> None:
+        """Compile nothing yet."""
+        super().__init__(trunk)
 
+        def prepare(params: Params, *heads: jax.Array) -> Joined:
+            return join((trunk.prepare(params), heads))
 
-@functools.lru_cache(maxsize=64)
-def programs(trunk: Trunk) -> Programs:
-    """The compiled functions of a trunk: one set per process and configuration, outside every pickle."""
+        def step(held: Joined, *args: Any) -> Any:
+            return trunk.step(parted(held)[0], *args)
 
-    def prepare(params: Params, *heads: jax.Array) -> Joined:
-        return join((trunk.prepare(params), heads))
+        def act(held: Joined, *args: Any) -> Any:
+            return trunk.act(parted(held)[0], *args)
 
-    def step(held: Joined, *args: Any) -> Any:
-        return trunk.step(parted(held)[0], *args)
-
-    def act(held: Joined, *args: Any) -> Any:
-        return trunk.act(parted(held)[0], *args)
-
-    return Programs(
-        jax.jit(trunk.init),
-        jax.jit(prepare),
-        PackedJit(step),
-        PackedJit(act),
-        jax2torch(trunk.sequence),
-    )
+        self.init = jax.jit(trunk.init)
+        self.prepare = jax.jit(prepare)
+        self.step = PackedJit(step)
+        self.act = PackedJit(act)
+        self.sequence = jax2torch(trunk.sequence)
 
 
 def _uniform(key: jax.Array, params: Params) -> Params:

@@ -13,7 +13,7 @@ import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, make_memory
 from s5_adapters.core.policy import CRITIC_MEMORIES
-from s5_adapters.sb3.trunk import StateLayout, Trunk, programs
+from s5_adapters.sb3.trunk import Programs, StateLayout, Trunk
 from s5_adapters.torch_bridge import to_torch
 
 
@@ -70,7 +70,7 @@ def test_s5s_state_is_hidden_and_cell_with_layers_first() -> None:
 )
 def test_a_sequence_with_resets_equals_its_steps(critic_memory: str, two_inputs: bool) -> None:
     trunk = Trunk(config(critic_memory=critic_memory), two_inputs=two_inputs)
-    run = programs(trunk)
+    run = Programs.of(trunk)
     params = run.init(jax.random.key(1))
     prepared = run.prepare(params)
     n_seq, steps = 3, 7
@@ -92,7 +92,7 @@ def test_a_sequence_with_resets_equals_its_steps(critic_memory: str, two_inputs:
 
 def test_act_is_steps_actor() -> None:
     trunk = Trunk(config(critic_memory="separate"))
-    run = programs(trunk)
+    run = Programs.of(trunk)
     prepared = run.prepare(run.init(jax.random.key(1)))
     pi, vf, x = random_pair(trunk, 4, 3), random_pair(trunk, 4, 4), jnp.ones((4, 3))
     starts = jnp.array([0.0, 1.0, 0.0, 0.0])
@@ -112,7 +112,7 @@ def test_with_heads_it_is_the_cores_network(critic_memory: str, image: bool) -> 
         **({"obs_shape": (40, 36, 3), "cnn_features": 8} if image else {}),
     )
     trunk, net = Trunk(core_config), ActorCritic(core_config)
-    run = programs(trunk)
+    run = Programs.of(trunk)
     params = run.init(jax.random.key(1))
     core_params = dict(net.init(jax.random.key(2)))
     for name in ("encoder", "memory", "critic_memory"):
@@ -154,11 +154,11 @@ def test_plain_initialisation_is_torchs_uniform_and_differs_between_layers() -> 
 
 
 def test_orthogonal_initialisation_is_sb3s() -> None:
-    params = programs(Trunk(config())).init(jax.random.key(0))
+    params = Programs.of(Trunk(config())).init(jax.random.key(0))
     kernel = np.asarray(params["actor"]["Dense_0"]["kernel"])
     np.testing.assert_allclose(kernel.T @ kernel, 2 * np.eye(4), atol=1e-5)
 
 
 def test_equal_trunks_share_their_programs() -> None:
-    assert programs(Trunk(config())) is programs(Trunk(config()))
-    assert programs(Trunk(config())) is not programs(Trunk(config(critic_memory="none")))
+    assert Programs.of(Trunk(config())) is Programs.of(Trunk(config()))
+    assert Programs.of(Trunk(config())) is not Programs.of(Trunk(config(critic_memory="none")))

@@ -1,0 +1,35 @@
+"""JAX functions inside torch: values, gradients and parameters, on CPU and CUDA.
+
+`jax2torch(fn)` makes a torch function of any JAX function of pytrees. `JaxModule` holds a JAX model's
+parameters as torch parameters, so that torch's optimisers, gradient clipping, checkpoints and DDP work on
+them untouched.
+
+The public packages of this kind no longer serve: jax2torch 0.0.7 needs `jax.dlpack.to_dlpack`, which is
+gone, and torch-jax-interop 0.0.8 traces again at every call and fails on expanded gradients.
+"""
+
+from s5_adapters.torch_bridge.arrays import (
+    between_graphs,
+    check_call,
+    check_device,
+    on_device,
+    to_jax,
+    to_torch,
+)
+from s5_adapters.torch_bridge.buckets import Buckets
+from s5_adapters.torch_bridge.functions import jax2torch
+from s5_adapters.torch_bridge.modules import JaxModule
+from s5_adapters.torch_bridge.normalizer import Normalizer
+
+__all__ = [
+    "Buckets",
+    "JaxModule",
+    "Normalizer",
+    "between_graphs",
+    "check_call",
+    "check_device",
+    "jax2torch",
+    "on_device",
+    "to_jax",
+    "to_torch",
+]

@@ -1,0 +1,181 @@
+"""A JAX model's parameters as a torch module, and what acting needs of them."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from torch import nn
+
+from s5_adapters.torch_bridge.arrays import (
+    between_graphs,
+    check_call,
+    check_device,
+    common_device,
+    dtype_name,
+    in_transform,
+    on_device,
+    to_jax,
+)
+
+__all__ = ["JaxModule"]
+
+PyTree = Any
+
+
+class JaxModule(nn.Module):
+    """A JAX model's parameters as a torch module: one `nn.Parameter` per leaf, named by its path
+    (`memory/decay`).
+
+    Torch owns the values; JAX sees them where they lie. What acting needs is computed from them by
+    `prepared`, and computed again when any of their values has changed, however it was written.
+
+    Args:
+        params: a pytree of floating arrays, as a core module's `init` returns it. The values are copied.
+    """
+
+    def __init__(self, params: PyTree) -> None:
+        """Copy `params` into torch parameters; TypeError for a leaf that is not floating."""
+        super().__init__()
+        paths, self._treedef = jax.tree_util.tree_flatten_with_path(params)
+        self._names = tuple(_path_name(path) for path, _ in paths)
+        for name, (_, leaf) in zip(self._names, paths, strict=True):
+            value = torch.from_numpy(np.array(leaf))
+            if not value.is_floating_point():
+                raise TypeError(
+                    f"parameter {name!r} is {dtype_name(value)}; torch trains floating arrays only"
+                )
+            self.register_parameter(name, nn.Parameter(value))
+        self._prepared: dict[Callable[..., PyTree], tuple[_Copies, PyTree]] = {}
+
+    @between_graphs
+    def tree(self) -> PyTree:
+        """The parameters themselves, in the pytree the model expects: what to pass to a `jax2torch`
+        function.
+        """
+        return jax.tree.unflatten(self._treedef, self._leaves())
+
+    def arrays(self) -> PyTree:
+        """The same pytree as arrays for a jitted call. They alias the parameters: do not keep them."""
+        names = zip(self._names, self._leaves(), strict=True)
+        return jax.tree.unflatten(self._treedef, [to_jax(leaf, name) for name, leaf in names])
+
+    def snapshot(self) -> PyTree:
+        """The same pytree as numpy copies, to save or to hand to the core."""
+        return jax.tree.unflatten(
+            self._treedef, [leaf.detach().cpu().numpy().copy() for leaf in self._leaves()]
+        )
+
+    def load_tree(self, params: PyTree) -> None:
+        """Copy values in, leaf by leaf.
+
+        Raises:
+            ValueError: another structure, or another shape for a leaf.
+        """
+        leaves, treedef = jax.tree.flatten(params)
+        if treedef != self._treedef:
+            raise ValueError(f"parameters have the structure {treedef}, expected {self._treedef}")
+        for name, mine, leaf in zip(self._names, self._leaves(), leaves, strict=True):
+            if tuple(mine.shape) != np.shape(leaf):
+                raise ValueError(
+                    f"parameter {name!r} has shape {np.shape(leaf)}, expected {tuple(mine.shape)}"
+                )
+        with torch.no_grad():
+            for mine, leaf in zip(self._leaves(), leaves, strict=True):
+                mine.copy_(torch.from_numpy(np.array(leaf)))
+
+    @between_graphs
+    def prepared(self, prepare: Callable[..., PyTree], *beside: torch.Tensor) -> PyTree:
+        """`prepare(params, *beside)`, computed once for the values that the tensors have. Nothing in it
+        aliases torch's memory.
+
+        Args:
+            prepare: a function of arrays; the same object at every call, since it is the cache's key.
+            beside: tensors that are used together with the parameters, on their device.
+
+        Raises:
+            RuntimeError: inside a transform of `torch.func`, under `torch.jit.trace` or `torch.export`, or
+                in a process forked from one that computes with JAX.
+        """
+        check_call("JaxModule.prepared")
+        if in_transform():
+            raise RuntimeError(
+                "JaxModule.prepared: inside a transform of torch.func there are no values to prepare: call a "
+                "function made by jax2torch with the module's tree()"
+            )
+        leaves = [*self._leaves(), *beside]
+        held = self._prepared.get(prepare)
+        if held is None or not held[0].equal(leaves):
+            names = [*self._names, *[f"beside[{i}]" for i in range(len(beside))]]
+            copies = _Copies(leaves)
+            with on_device(common_device(leaves)):
+                arrays = [to_jax(copy, name) for name, copy in zip(names, copies.tensors, strict=True)]
+                own, others = arrays[: len(self._names)], arrays[len(self._names) :]
+                value = jax.block_until_ready(prepare(jax.tree.unflatten(self._treedef, own), *others))
+            held = self._prepared[prepare] = (copies, value)
+        return held[1]
+
+    def forget(self) -> None:
+        """Drop everything prepared from the parameters, and with it its memory."""
+        self._prepared.clear()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling and copying: everything but the cache, which holds JAX arrays."""
+        return {**self.__dict__, "_prepared": {}}
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> JaxModule:
+        self.forget()
+        super()._apply(fn, recurse)
+        for name, leaf in zip(self._names, self._leaves(), strict=True):
+            check_device(leaf.device, f"parameter {name!r}")
+        return self
+
+    def _leaves(self) -> list[nn.Parameter]:
+        return list(map(self._parameters.__getitem__, self._names))  # type: ignore[arg-type]
+
+
+class _Copies:
+    """Copies of tensors, to tell whether these still have the same values.
+
+    Torch counts a tensor's versions, but nothing counts what is written through `.data`, through a numpy
+    view or by another process, and freed memory comes back under the same address. So values are compared:
+    on the CPU bit by bit where they lie.
+    """
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        self.tensors = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]
+        self._on_cpu = all(tensor.device.type == "cpu" for tensor in self.tensors)
+        self._places = [(copy.shape, copy.dtype, copy.data_ptr(), copy.nbytes) for copy in self.tensors]
+
+    def equal(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether these tensors have the copies' shapes, dtypes, devices and bits."""
+        if len(tensors) != len(self.tensors):
+            return False
+        if not self._on_cpu:
+            return all(map(_same, tensors, self.tensors))
+        for tensor, (shape, dtype, address, size) in zip(tensors, self._places, strict=True):
+            if tensor.shape != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
+                return False
+            if not tensor.is_contiguous():
+                tensor = tensor.contiguous()  # kept alive until it was compared
+            if _memcmp(tensor.data_ptr(), address, size):
+                return False
+        return True
+
+
+def _same(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
+    same = tensor.shape == copy.shape and tensor.dtype == copy.dtype and tensor.device == copy.device
+    return same and torch.equal(tensor, copy)
+
+
+_memcmp = ctypes.CDLL(None).memcmp
+_memcmp.argtypes, _memcmp.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_int
+
+
+def _path_name(path: tuple[Any, ...]) -> str:
+    """A pytree path as a parameter's name: keys and indices joined by slashes (torch forbids dots)."""
+    return jax.tree_util.keystr(path, simple=True, separator="/").replace(".", "_") or "value"
