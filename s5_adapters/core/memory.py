@@ -154,7 +154,7 @@ def init_projection(key: Array, width: int, d_model: int) -> dict[str, Array]:
     if width == d_model:
         return {}
     kernel = nn.initializers.lecun_normal()(key, (width, d_model), jnp.float32)
-    return {"input_kernel": kernel, "input_bias": jnp.zeros(d_model)}
+    return {"input_kernel": kernel, "input_bias": jnp.zeros(d_model, jnp.float32)}
 
 
 def project(params: Params, x: Array) -> Array:

@@ -258,7 +258,7 @@ def run_updates(
         The state, and metrics of shape ``(buffer_size,)`` whose first ``num_updates`` entries are set.
     """
     state, bound = jax.lax.optimization_barrier((state, jnp.int32(num_updates)))
-    empty = {name: jnp.zeros(buffer_size) for name in METRICS}
+    empty = {name: jnp.zeros(buffer_size, jnp.float32) for name in METRICS}
 
     def body(index: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, buffer = loop

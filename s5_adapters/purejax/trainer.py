@@ -296,7 +296,7 @@ class Trainer:
         if self.checkpoints is not None and self.checkpoints.latest() is not None:
             kept = f"last good checkpoint: {self.checkpoints.path(self.checkpoints.updates()[-1])}"
         raise NonFiniteError(
-            f"stopped: {name} is not finite at update {update} of {self._num_updates} "
+            f"stopped: {config.env_id}: {name} is not finite at update {update} of {self._num_updates} "
             f"(step {update * config.steps_per_update:,}); {kept}"
         )
 
