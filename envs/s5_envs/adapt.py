@@ -112,7 +112,9 @@ class _Inspection:
         self.name, self.env = name, env
         self._call("hash", lambda: hash(env))
         self.params = self._call("default_params", lambda: env.default_params) if params is None else params
-        own = [self._call(f"{kind}_space", getattr(env, f"{kind}_space", None), self.params) for kind in _KINDS]
+        own = [
+            self._call(f"{kind}_space", getattr(env, f"{kind}_space", None), self.params) for kind in _KINDS
+        ]
         self.spaces = [self._standard(kind, space) for kind, space in zip(_KINDS, own, strict=True)]
         self._is_exact = own == self.spaces
 
@@ -137,7 +139,9 @@ class _Inspection:
         self._observation("step", obs)
         self._state(state, after)
         self._number("reward", reward, jnp.float32)
-        for flag, kind in zip(flags, ("terminated", "truncated") if len(flags) == 2 else ("done",), strict=True):
+        for flag, kind in zip(
+            flags, ("terminated", "truncated") if len(flags) == 2 else ("done",), strict=True
+        ):
             self._number(kind, flag, jnp.bool_)
         if not isinstance(info, Mapping):
             raise self._error(f"step gives {type(info).__name__} for its last value, expected a dict, info")
@@ -200,7 +204,9 @@ class _Inspection:
 
     def _number(self, what: str, value: Any, dtype: Any) -> None:
         if not _is_array(value) or math.prod(value.shape) != 1 or not _is_real(value):
-            raise self._error(f"step gives a {what} {_describe(value)}, expected a {np.dtype(dtype).name} scalar")
+            raise self._error(
+                f"step gives a {what} {_describe(value)}, expected a {np.dtype(dtype).name} scalar"
+            )
         is_real = dtype == jnp.float32 or value.dtype == dtype
         self._is_exact &= value.shape == () and is_real
 
@@ -209,21 +215,17 @@ _KINDS = ("observation", "action")
 
 
 def _misfit(space: spaces.Space, obs: Any) -> tuple[str | None, bool]:
-    """Say what keeps a traced observation out of its space, None if nothing does; and whether it fits as it is."""
-    if isinstance(space, spaces.Dict):
-        names = sorted(space.spaces)
-        is_mapping = isinstance(obs, Mapping)
-        if (is_mapping and sorted(obs) != names) or not (is_mapping or all(hasattr(obs, n) for n in names)):
-            return f"{_describe(obs)}, expected a dict of {', '.join(map(str, names))}", False
-        found = [_misfit(space.spaces[name], spaces.part_of(obs, name)) for name in names]
-        named = [(fault and f"whose {name} is {fault}", fits) for name, (fault, fits) in zip(names, found)]
-        return next((fault for fault, _ in named if fault), None), is_mapping and all(f for _, f in named)
-    if isinstance(space, spaces.Tuple):
-        if not isinstance(obs, (tuple, list)) or len(obs) != len(space.spaces):
-            return f"{_describe(obs)}, expected a tuple of {len(space.spaces)}", False
-        found = [_misfit(part, value) for part, value in zip(space.spaces, obs, strict=True)]
-        named = [(fault and f"whose part {i} is {fault}", fits) for i, (fault, fits) in enumerate(found)]
-        return next((fault for fault, _ in named if fault), None), type(obs) is tuple and all(f for _, f in named)
+    """Say what keeps a traced observation out of its space, None if nothing; and whether it fits as it is."""
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        parts, is_exact = _parts(space, obs)
+        if parts is None:
+            return f"{_describe(obs)}, expected {_composite(space)}", False
+        for name, part, value in parts:
+            fault, fits = _misfit(part, value)
+            if fault:
+                return f"whose part {name} is {fault}", False
+            is_exact &= fits
+        return None, is_exact
     shape, kind = tuple(space.shape), np.dtype(space.dtype)
     expected = f"expected {kind.name}{list(shape)} as its observation_space says"
     if not _is_array(obs) or not _is_real(obs) or _squeezed(obs.shape) != _squeezed(shape):
@@ -233,6 +235,26 @@ def _misfit(space: spaces.Space, obs: Any) -> tuple[str | None, bool]:
     if counts and jnp.issubdtype(obs.dtype, jnp.floating):
         return f"{_describe(obs)}, {expected}", False
     return None, tuple(obs.shape) == shape and not _is_wide_image(space, obs)
+
+
+def _parts(space: Any, obs: Any) -> tuple[list[tuple[Any, spaces.Space, Any]] | None, bool]:
+    """Return name, space and value of each part, None where the parts are others; and whether it is plain."""
+    if isinstance(space, spaces.Tuple):
+        if not isinstance(obs, (tuple, list)) or len(obs) != len(space.spaces):
+            return None, False
+        return list(zip(range(len(obs)), space.spaces, obs, strict=True)), type(obs) is tuple
+    if isinstance(obs, Mapping) and sorted(obs) != sorted(space.spaces):
+        return None, False
+    if not isinstance(obs, Mapping) and not all(hasattr(obs, str(name)) for name in space.spaces):
+        return None, False
+    named = [(name, space.spaces[name], spaces.part_of(obs, name)) for name in sorted(space.spaces)]
+    return named, isinstance(obs, Mapping)
+
+
+def _composite(space: Any) -> str:
+    if isinstance(space, spaces.Tuple):
+        return f"a tuple of {len(space.spaces)} as its observation_space says"
+    return f"a dict of {', '.join(map(str, sorted(space.spaces)))} as its observation_space says"
 
 
 def _shaped(space: spaces.Space, obs: Any) -> Any:
