@@ -84,7 +84,7 @@ class Adapted(Wrapper):
         params = _in_32_bits(self.default_params if params is None else params)
         with narrow():
             obs, state = self.env.reset(key, params)
-            return _shaped(self._observation_space(params), obs), state
+            return self._shaped(obs), state
 
     def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
         """Take one step, with automatic reset: ``obs, state, reward, terminated, truncated, info``."""
@@ -92,17 +92,16 @@ class Adapted(Wrapper):
         with narrow():
             obs, state, reward, *flags, info = self.env.step(key, state, action, params)
             terminated, truncated = flags if len(flags) == 2 else (flags[0], False)
-            space = self._observation_space(params)
-            obs = _shaped(space, obs)
-            final = _shaped(space, info["final_observation"]) if "final_observation" in info else obs
+            obs = self._shaped(obs)
+            final = self._shaped(info["final_observation"]) if "final_observation" in info else obs
             reward = jnp.reshape(reward, ()).astype(jnp.float32)
             terminated, truncated = (jnp.reshape(flag, ()).astype(bool) for flag in (terminated, truncated))
         info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": final}
         return obs, state, reward, terminated, truncated, info
 
-    def _observation_space(self, params: Any) -> spaces.Space:
-        with jax.ensure_compile_time_eval():
-            return self.observation_space(params)
+    def _shaped(self, obs: Any) -> Any:
+        space, _ = self._static_spaces()
+        return _shaped(spaces.standard(space), obs)
 
 
 class _Inspection:
@@ -111,7 +110,8 @@ class _Inspection:
     def __init__(self, name: str, env: Any, params: Any):
         self.name, self.env = name, env
         self._call("hash", lambda: hash(env))
-        self.params = self._call("default_params", lambda: env.default_params) if params is None else params
+        default = self._call("default_params", lambda: env.default_params)
+        self.params = default if params is None else params
         own = [
             self._call(f"{kind}_space", getattr(env, f"{kind}_space", None), self.params) for kind in _KINDS
         ]
@@ -120,56 +120,57 @@ class _Inspection:
 
     def is_exact(self) -> bool:
         """Whether nothing needs to be adapted."""
-        reset = self._traced("reset", lambda key: self.env.reset(key, self.params), jax.random.key(0))
-        if not isinstance(reset, (tuple, list)) or len(reset) != 2:
-            raise self._error(f"reset gives {_count(reset)}, expected two: obs, state")
-        obs, state = reset
-        self._observation("reset", obs)
+        self._step(self._reset())
+        return self._is_exact
+
+    def _reset(self) -> Any:
+        """Look at a reset and return the state."""
+        given = self._traced("reset", self.env.reset, jax.random.key(0))
+        if not isinstance(given, (tuple, list)) or len(given) != 2:
+            raise self._error(f"reset gives {_count(given)}, expected two: obs, state")
+        self._observation("reset gives an observation", given[0])
+        return given[1]
+
+    def _step(self, state: Any) -> None:
+        """Look at a step."""
         action = jax.ShapeDtypeStruct(self.spaces[1].shape, self.spaces[1].dtype)
-        step = self._traced(
-            "step",
-            lambda key, state, action: self.env.step(key, state, action, self.params),
-            jax.random.key(0),
-            state,
-            action,
-        )
-        if not isinstance(step, (tuple, list)) or len(step) not in (5, 6):
-            raise self._error(f"step gives {_count(step)}, expected six: {_VALUES}")
-        obs, after, reward, *flags, info = step
-        self._observation("step", obs)
+        given = self._traced("step", self.env.step, jax.random.key(0), state, action)
+        if not isinstance(given, (tuple, list)) or len(given) not in (5, 6):
+            raise self._error(f"step gives {_count(given)}, expected six: {_VALUES}")
+        obs, after, reward, *flags, info = given
+        self._observation("step gives an observation", obs)
         self._state(state, after)
         self._number("reward", reward, jnp.float32)
-        for flag, kind in zip(
-            flags, ("terminated", "truncated") if len(flags) == 2 else ("done",), strict=True
+        for name, flag in zip(
+            ("terminated", "truncated") if len(flags) == 2 else ("done",), flags, strict=True
         ):
-            self._number(kind, flag, jnp.bool_)
+            self._number(name, flag, jnp.bool_)
         if not isinstance(info, Mapping):
-            raise self._error(f"step gives {type(info).__name__} for its last value, expected a dict, info")
+            raise self._error(f"step gives {_describe(info)} for its last value, expected a dict, info")
         if "final_observation" in info:
-            self._observation("step", info["final_observation"], "a final_observation")
+            self._observation("step gives a final_observation", info["final_observation"])
         elif len(flags) == 2:
             raise self._error("step's info has no final_observation, what is seen before an automatic reset")
         if len(flags) == 1:
             self._is_exact = False
             warnings.warn(
-                f"{self.name}: step gives gymnax 0.x's five values, so its done is taken for terminated: no "
-                "time limit is told from an end of the task",
-                stacklevel=5,
+                f"{self.name}: step gives gymnax 0.x's five values, so its done is taken for terminated: an end "
+                "by a time limit is not told from the task's own",
+                stacklevel=6,
             )
-        return self._is_exact
 
     def _error(self, what: str) -> ValueError:
         return ValueError(f"{self.name}: {what}")
 
     def _call(self, what: str, call: Any, *args: Any) -> Any:
-        """Call a method of the environment's, where anything can go wrong."""
+        """Call what belongs to the environment, where anything can go wrong."""
         try:
             return call(*args)
         except Exception as error:
             raise self._error(f"{what} fails with {_first_line(error)}") from error
 
-    def _traced(self, what: str, call: Callable[..., Any], *args: Any) -> Any:
-        return self._call(what, jax.eval_shape, call, *args)
+    def _traced(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
+        return self._call(what, jax.eval_shape, lambda *args: method(*args, self.params), *args)
 
     def _standard(self, kind: str, space: Any) -> spaces.Space:
         try:
@@ -177,25 +178,21 @@ class _Inspection:
         except (TypeError, ValueError) as error:
             raise self._error(f"{kind} space: {_first_line(error, named=False)}") from error
         if kind == "action" and isinstance(found, (spaces.Dict, spaces.Tuple)):
-            raise self._error(f"action space {space!r}, expected Discrete, MultiDiscrete or Box")
-        # Of our kinds a composite is made anew, part by part: it is equal where all its parts are its own.
+            raise self._error(f"action space {_shortened(space)}, expected Discrete, MultiDiscrete or Box")
         return space if _same(found, space) else found
 
-    def _observation(self, method: str, obs: Any, what: str = "an observation") -> None:
+    def _observation(self, what: str, obs: Any) -> None:
         fault, is_exact = _misfit(self.spaces[0], obs)
         if fault:
-            raise self._error(f"{method} gives {what} {fault}")
+            raise self._error(f"{what} {fault}")
         self._is_exact &= is_exact
 
     def _state(self, before: Any, after: Any) -> None:
-        if jax.tree.structure(before) != jax.tree.structure(after):
-            raise self._error(
-                f"step gives a state of {_shortened(jax.tree.structure(after))}, expected that of reset, "
-                f"{_shortened(jax.tree.structure(before))}"
-            )
-        for (path, old), new in zip(
-            jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True
-        ):
+        was, became = jax.tree.structure(before), jax.tree.structure(after)
+        if was != became:
+            raise self._error(f"step gives a state of {_shortened(became)}, reset one of {_shortened(was)}")
+        leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
+        for (path, old), new in leaves:
             if (old.shape, old.dtype) != (new.shape, new.dtype):
                 raise self._error(
                     f"step makes state{jax.tree_util.keystr(path)} {_describe(new)}, reset made it "
@@ -204,11 +201,9 @@ class _Inspection:
 
     def _number(self, what: str, value: Any, dtype: Any) -> None:
         if not _is_array(value) or math.prod(value.shape) != 1 or not _is_real(value):
-            raise self._error(
-                f"step gives a {what} {_describe(value)}, expected a {np.dtype(dtype).name} scalar"
-            )
-        is_real = dtype == jnp.float32 or value.dtype == dtype
-        self._is_exact &= value.shape == () and is_real
+            expected = f"expected a {np.dtype(dtype).name} scalar"
+            raise self._error(f"step gives a {what} {_describe(value)}, {expected}")
+        self._is_exact &= value.shape == () and (value.dtype == dtype or dtype == jnp.float32)
 
 
 _KINDS = ("observation", "action")

@@ -82,7 +82,7 @@ class RunConfig:
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:
-    """Make the folder of a run, with its ``config.json``; a file that is there stays the same, locks and all."""
+    """Make the folder of a run, with its ``config.json``, written in place so that a lock on it stays."""
     run_dir.mkdir(parents=True, exist_ok=True)
     text = json.dumps(config.to_dict(), indent=2) + "\n"
     (run_dir / CONFIG_NAME).write_text(text, encoding="utf-8")

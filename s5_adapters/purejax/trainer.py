@@ -74,8 +74,8 @@ class Trainer:
         seed: the run's key is ``jax.random.key(seed)``.
         weights: policy file of the same network to start from, with its observation statistics; everything
             else begins as in any run.
-        run_dir: an unused folder, made if need be, for ``config.json``, ``log.jsonl``, TensorBoard events and checkpoints; None
-            keeps nothing.
+        run_dir: an unused folder, made if need be, for ``config.json``, ``log.jsonl``, TensorBoard events and
+            checkpoints; None keeps nothing.
         options: how the run is watched and kept.
         reporter: shows progress.
 
