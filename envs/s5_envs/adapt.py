@@ -154,8 +154,8 @@ class _Inspection:
         if len(flags) == 1:
             self._is_exact = False
             warnings.warn(
-                f"{self.name}: step gives gymnax 0.x's five values, so its done is taken for terminated: an end "
-                "by a time limit is not told from the task's own",
+                f"{self.name}: step gives gymnax 0.x's five values, so its done is taken for terminated: "
+                "an end by a time limit is not told from the task's own",
                 stacklevel=6,
             )
 

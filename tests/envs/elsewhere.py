@@ -162,7 +162,7 @@ FAULTS = {
     "an observation that is none": "reset fails with TypeError",
     "complex observations": "reset gives an observation complex64[3], expected float32[3]",
     "an exception": "step fails with KeyError: 'goal'",
-    "four values of step": "step gives 4 values, expected six: obs, state, reward, terminated, truncated, info",
+    "four values of step": "step gives 4 values, expected six: obs, state, reward, terminated, truncated",
     "gymnasium's order": "step gives a state of",
     "a step of another shape": "step gives an observation float32[2], expected float32[3]",
     "a state of another dtype": "step makes state.extra float32[], reset made it int32[]",

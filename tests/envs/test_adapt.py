@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
@@ -120,7 +121,7 @@ def test_flattened_as_gymnasium_flattens(space: Any) -> None:
 
 def test_a_dict_may_come_as_a_dataclass_and_a_tuple_as_a_list() -> None:
     @jax.tree_util.register_dataclass
-    @__import__("dataclasses").dataclass
+    @dataclass
     class Seen:
         a: Any
         b: Any
@@ -149,7 +150,11 @@ def test_spaces_of_gymnasium_are_understood() -> None:
 
     class Borrowed(Plain):
         def observe_time(self, time: jax.Array) -> Any:
-            return {"bits": time % 2 * jnp.ones(3, jnp.int8), "pair": jnp.array([1, 2]), "x": jnp.ones(2)}
+            return {
+                "bits": (time % 2 * jnp.ones(3)).astype(jnp.int8),
+                "pair": jnp.array([1, 2]),
+                "x": jnp.ones(2),
+            }
 
     env = s5_envs.adapt(Borrowed(theirs, gymnasium.spaces.Discrete(2)))
     assert isinstance(env.action_space(), spaces.Discrete)
@@ -225,7 +230,7 @@ def test_spaces_of_other_kinds_are_refused(space: Any, action: Any, message: str
 def test_with_x64_the_episodes_are_those_without(env_id: str) -> None:
     def play() -> Any:
         env, params = s5_envs.make(env_id)
-        obs, state = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), 2), params)
+        _, state = jax.vmap(env.reset, (0, None))(jax.random.split(jax.random.key(0), 2), params)
 
         def step(carry: Any, key: jax.Array) -> Any:
             keys = jax.random.split(key, 2)
