@@ -251,5 +251,5 @@ def test_with_x64_the_episodes_are_those_without(env_id: str) -> None:
     assert rewards.dtype == np.float32
     assert obs.dtype == batch.observation_space.dtype
     for mine, other in zip(jax.tree.leaves(wide), jax.tree.leaves(narrow), strict=True):
-        assert mine.dtype == other.dtype
+        assert mine.dtype.itemsize <= 4
         np.testing.assert_array_equal(mine, other)
