@@ -284,8 +284,12 @@ def make_train(config: PPOConfig) -> Callable[..., TrainResult]:
     learning rate in place of the configuration's. Both may be traced:
     ``jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 8))`` trains eight seeds in one program.
 
+    A pure function cannot stop at a number that is not finite: ``metrics["fault"]`` is then no longer -1, and
+    ``name_fault`` says which number it was. ``Trainer`` stops, and names the environment too.
+
     Raises:
-        ValueError: one line, where the configuration names something that does not exist or fit.
+        ValueError: one line, where the configuration names something that does not exist or fit, or its
+            environment does not do what its interface says.
     """
     problem = build_problem(config)
 

@@ -1,4 +1,4 @@
-"""With ``jax_enable_x64`` training, evaluating, keeping and exporting work, in the types they have without."""
+"""With ``jax_enable_x64`` training, evaluating, keeping and exporting work, in the types of without."""
 
 from typing import Any
 
