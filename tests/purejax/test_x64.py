@@ -1,4 +1,4 @@
-"""With ``jax_enable_x64`` training, evaluating, keeping and exporting work, in the types of without."""
+"""With ``jax_enable_x64`` one can train, evaluate, keep and export, in the same types as without."""
 
 from typing import Any
 
