@@ -58,6 +58,8 @@ class Claim:
     time runs.
     """
 
+    _is_held = False
+
     def __init__(self, run_dir: Path, identity: tuple[int, int], made: list[Path]):
         self.run_dir, self._identity, self._made = run_dir, identity, made
         self._lock = _locks[identity]
