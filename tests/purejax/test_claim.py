@@ -4,15 +4,15 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 from s5_adapters import demo
 from s5_adapters.cli import main, new_trainer
-from s5_adapters.purejax import RunConfig, Trainer
+from s5_adapters.purejax import RunConfig, Trainer, restore_policy
 from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.progress import Silent
-from tests.purejax.helpers import small_config
+from tests.purejax import environments  # noqa: F401  registers
+from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
 
 RUN = RunConfig(small_config())
 OTHER = RunConfig(small_config(gamma=0.5))
@@ -155,14 +155,11 @@ def test_a_second_demo_leaves_the_first_alone(tmp_path, monkeypatch, capsys):
 
 
 def test_a_live_run_may_be_read(tmp_path):
-    config = small_config(total_steps=32)
-    trainer = Trainer(config, run_dir=tmp_path / "run")
-    trainer.run()
-    from s5_adapters.purejax import restore_policy
-
-    claim = claim_existing(tmp_path / "run")
-    with claim.running():
-        policy = restore_policy(tmp_path / "run")
-        jax.tree.map(lambda a, b: None, policy.params, trainer.state.params)
+    config = small_config(env_id="HiddenBit", total_steps=32)
+    with quick_compilation():
+        trainer = Trainer(config, run_dir=tmp_path / "run")
+        trainer.run()
+    with claim_existing(tmp_path / "run").running():
+        assert_same_bits(restore_policy(tmp_path / "run").params, trainer.state.params)
         assert main(["plot", str(tmp_path / "run"), "-o", str(tmp_path / "out.png")]) == 0
         assert main(["export", str(tmp_path / "run"), "-o", str(tmp_path / "p.safetensors")]) == 0
