@@ -5,6 +5,7 @@ line on standard error and exit code 2, a training that went wrong with 1, an in
 the signal's number.
 """
 
+import itertools
 import os
 import signal
 import sys
@@ -21,7 +22,8 @@ from s5_adapters.cli_settings import Settings, load_base, settings_registry
 from s5_adapters.core import checks
 
 if TYPE_CHECKING:
-    from s5_adapters.purejax import PPOConfig, RestoredPolicy, Trainer
+    from s5_adapters.purejax import PPOConfig, RestoredPolicy, RunConfig, Trainer
+    from s5_adapters.purejax.progress import Reporter
 
 
 class UsageError(Exception):
@@ -38,7 +40,8 @@ class Train:
     resume: Path | None = None
     """Continue the run in this folder from its latest checkpoint, as it was configured."""
     run_dir: Path | None = None
-    """Folder of the run, not yet used; by default runs/ENV-MEMORY-seedN."""
+    """Folder of the run, not yet used; by default runs/ENV-MEMORY-seedN, or with -2, -3, ... where that
+    holds a run of another configuration."""
     match_params: bool = False
     """Widen the memory to the number of parameters that S5 would have at the width and depth given."""
     profile: bool = False
@@ -63,15 +66,7 @@ class Train:
                 run = self.settings.resolve()
                 if self.match_params:
                     run = replace(run, ppo=matched_to_s5(run.ppo))
-                default = Path("runs") / f"{run.ppo.env_id}-{run.ppo.memory}-seed{run.seed}"
-                trainer = Trainer(
-                    run.ppo,
-                    seed=run.seed,
-                    weights=run.weights,
-                    run_dir=self.run_dir or default,
-                    options=run.options,
-                    reporter=reporter,
-                )
+                trainer = new_trainer(run, self.run_dir, reporter)
         if self.profile and trainer.run_dir is not None:
             trace = trainer.profile(trainer.run_dir / "profile")
             print(f"wrote {trace}: open it at https://ui.perfetto.dev")
@@ -204,6 +199,29 @@ class Envs:
         return 0
 
 
+def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") -> "Trainer":
+    """Build a trainer with a folder of its own: the one given, or the first by its name that no other has."""
+    from s5_adapters.purejax import Trainer
+    from s5_adapters.purejax.claim import FolderTakenError
+
+    name = Path("runs") / f"{run.ppo.env_id}-{run.ppo.memory}-seed{run.seed}"
+    for number in itertools.count(1):
+        folder = run_dir or (name if number == 1 else name.with_name(f"{name.name}-{number}"))
+        try:
+            return Trainer(
+                run.ppo,
+                seed=run.seed,
+                weights=run.weights,
+                run_dir=folder,
+                options=run.options,
+                reporter=reporter,
+            )
+        except FolderTakenError as taken:
+            if run_dir is not None or taken.owner == run:
+                raise
+    raise AssertionError("a folder is free")
+
+
 def matched_to_s5(config: "PPOConfig") -> "PPOConfig":
     """The same configuration with its memory at the number of parameters of S5's."""
     from s5_adapters.core import make_memory
@@ -229,9 +247,12 @@ def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, determi
 def train(trainer: "Trainer") -> int:
     """Run a trainer to its end, say what came of it, and return the exit code."""
     from s5_adapters.purejax import InterruptedRunError, NonFiniteError
+    from s5_adapters.purejax.claim import FolderTakenError
 
     try:
         trainer.run()
+    except FolderTakenError as error:
+        return fail(str(error), 2)
     except NonFiniteError as error:
         return fail(str(error), 1)
     except InterruptedRunError as error:

@@ -23,6 +23,7 @@ from s5_adapters.purejax import (
     Trainer,
     restore_policy,
 )
+from s5_adapters.purejax.claim import FolderTakenError, claim_existing
 from s5_adapters.purejax.progress import make_reporter
 from s5_adapters.purejax.run_folder import CONFIG_NAME
 
@@ -54,6 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     except (InterruptedRunError, NonFiniteError) as error:
         print(error, file=sys.stderr)
         return 1
+    except FolderTakenError as error:
+        print(error, file=sys.stderr)
+        return 2
     seconds = time.perf_counter() - started
     plot_runs([FOLDER / memory for memory in CONFIGS], FOLDER / "returns.png")
     save_policy(FOLDER / "policy.safetensors", restore_policy(FOLDER / "s5").to_portable())
@@ -78,9 +82,15 @@ def command_line() -> str:
 
 
 def train(config: PPOConfig, seed: int, run_dir: Path) -> float:
-    """Train, replacing the run that an earlier demo left there; returns the mean return afterwards."""
+    """Train, replacing the run that an earlier demo left there; returns the mean return afterwards.
+
+    Raises:
+        FolderTakenError: another demo is running there.
+    """
     if (run_dir / CONFIG_NAME).is_file():
+        earlier = claim_existing(run_dir)
         shutil.rmtree(run_dir)
+        earlier.release()
     options = RunOptions(evaluation_episodes=EPISODES)
     reporter = make_reporter(label=config.memory)
     trainer = Trainer(config, seed=seed, run_dir=run_dir, options=options, reporter=reporter)

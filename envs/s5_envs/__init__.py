@@ -1,5 +1,6 @@
 """JAX environments that need memory: POPGym, proven against its reference, with the gymnax 1.x interface."""
 
+from s5_envs.adapt import adapt
 from s5_envs.base import Environment, EnvParams, EnvState
 from s5_envs.gymnasium import GymnaxEnv, GymnaxVectorEnv
 from s5_envs.registration import gymnax_ids, make, popgym_ids, register, registered_ids
@@ -26,6 +27,7 @@ __all__ = [
     "MultiDiscrete",
     "PreviousAction",
     "Wrapper",
+    "adapt",
     "gymnax_ids",
     "make",
     "popgym_ids",

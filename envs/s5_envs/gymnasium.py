@@ -16,6 +16,7 @@ from gymnasium.error import ResetNeeded
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
+from s5_envs.adapt import adapt
 from s5_envs.lanes import Lanes, can_render
 from s5_envs.registration import make, registered_ids
 
@@ -258,11 +259,11 @@ def register_ids() -> None:
 def _build(env: Any, params: Any, config: dict[str, Any]) -> tuple[Any, Any]:
     if isinstance(env, str):
         env, default = make(env, **config)
-    elif config:
+        return env, default if params is None else params
+    if config:
         raise ValueError(f"{env.name} is built already and takes no argument {next(iter(config))!r}")
-    else:
-        default = env.default_params
-    return env, default if params is None else params
+    params = env.default_params if params is None else params
+    return adapt(env, params), params
 
 
 def _with_time_limit(params: Any, limit: int | None) -> Any:

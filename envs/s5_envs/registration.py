@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from s5_envs import popgym
+from s5_envs.adapt import adapt, narrow
 from s5_envs.base import Environment
 from s5_envs.memory_chain import MemoryChain
 from s5_envs.wrappers import FlattenAction, PreviousAction
@@ -67,14 +68,17 @@ def make(
             id its constructor's arguments or fields of its parameters.
 
     Raises:
-        ValueError: for an unknown id or argument, with the nearest names.
+        ValueError: for an unknown id or argument, with the nearest names, and for an environment that does
+            not do what its interface says; one line that names it (see ``s5_envs.adapt``).
     """
     if env_id in _registry:
         env, params = _make_registered(env_id, kwargs)
     elif env_id in gymnax_ids():
-        env, params = _make_gymnax(env_id, kwargs)
+        with narrow():
+            env, params = _make_gymnax(env_id, kwargs)
     else:
         raise ValueError(f"unknown environment {env_id!r}; {_nearest(env_id)}")
+    env = adapt(env, params, name=env_id)
     if previous_action or (previous_action is None and getattr(env, "obs_requires_prev_action", False)):
         env = PreviousAction(env)
     if flatten_action:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium
@@ -18,10 +19,13 @@ __all__ = [
     "MultiDiscrete",
     "Space",
     "Tuple",
+    "concatenated",
     "encode",
     "encoded_space",
     "null_value",
     "one_hot",
+    "part_of",
+    "standard",
     "to_gymnasium",
 ]
 
@@ -64,7 +68,42 @@ def to_gymnasium(space: Space) -> gymnasium.Space:
     """Convert to gymnasium's space of the same name."""
     if isinstance(space, MultiDiscrete):
         return gymnasium.spaces.MultiDiscrete(space.nvec)
+    if isinstance(space, Dict):
+        return gymnasium.spaces.Dict({name: to_gymnasium(part) for name, part in space.spaces.items()})
+    if isinstance(space, Tuple):
+        return gymnasium.spaces.Tuple([to_gymnasium(part) for part in space.spaces])
     return gymnax_space_to_gym_space(space)
+
+
+def standard(space: Any) -> Space:
+    """Return gymnasium's and older gymnax's spaces as those of this module; its own come back as they are.
+
+    gymnasium's MultiBinary becomes a Box of zeros and ones, which flattens alike.
+
+    Raises:
+        TypeError: anything else, and discrete spaces that do not begin at 0.
+    """
+    if isinstance(space, (Discrete, MultiDiscrete, Box)):
+        return space
+    parts = getattr(space, "spaces", None)
+    if isinstance(parts, Mapping):
+        return Dict({name: standard(part) for name, part in parts.items()})
+    if isinstance(parts, (list, tuple)):
+        return Tuple([standard(part) for part in parts])
+    if hasattr(space, "low") and hasattr(space, "high"):
+        return Box(space.low, space.high, tuple(space.shape), space.dtype)
+    from_zero = not np.any(getattr(space, "start", 0))
+    if from_zero and np.ndim(getattr(space, "nvec", 0)) == 1:
+        return MultiDiscrete(tuple(space.nvec))
+    if from_zero and hasattr(space, "n") and not hasattr(space, "nvec"):
+        shape = tuple(getattr(space, "shape", ()) or ())
+        return Box(0, 1, shape, jnp.int8) if shape else Discrete(int(space.n))
+    raise TypeError(f"got {space!r}, expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple")
+
+
+def part_of(value: Any, name: Any) -> Any:
+    """Return one part of a Dict space's value, which is a mapping or a dataclass."""
+    return value[name] if isinstance(value, Mapping) else getattr(value, name)
 
 
 def null_value(space: Space) -> jax.Array:
@@ -85,8 +124,14 @@ def one_hot(value: Any, n: int) -> jax.Array:
 def encode(space: Space, value: Any) -> jax.Array:
     """Encode a value as flat float32: one-hot for discrete parts, concatenated; a Box is ravelled.
 
-    This is gymnasium's ``flatten``, which is what POPGym's ``Flatten`` wrapper applies.
+    This is gymnasium's ``flatten``, which is what POPGym's ``Flatten`` wrapper applies: the parts of a Dict
+    in the order of their sorted names, whatever is nested.
     """
+    if isinstance(space, Dict):
+        parts = [encode(space.spaces[name], part_of(value, name)) for name in sorted(space.spaces)]
+        return jnp.concatenate(parts)
+    if isinstance(space, Tuple):
+        return jnp.concatenate([encode(s, v) for s, v in zip(space.spaces, value, strict=True)])
     value = jnp.asarray(value)
     if isinstance(space, Discrete):
         return one_hot(value.reshape(()), space.n)
@@ -95,11 +140,15 @@ def encode(space: Space, value: Any) -> jax.Array:
         return jnp.concatenate([one_hot(value[i], n) for i, n in enumerate(space.nvec)])
     if isinstance(space, Box):
         return value.reshape(-1).astype(jnp.float32)
-    raise TypeError(f"encode: cannot encode {space!r}; expected Discrete, MultiDiscrete or Box")
+    raise TypeError(f"encode: cannot encode {space!r}; expected {_ENCODED}")
 
 
 def encoded_space(space: Space) -> Box:
     """Return the space of what ``encode`` gives."""
+    if isinstance(space, Dict):
+        return concatenated([encoded_space(space.spaces[name]) for name in sorted(space.spaces)])
+    if isinstance(space, Tuple):
+        return concatenated([encoded_space(part) for part in space.spaces])
     if isinstance(space, Discrete):
         return Box(0.0, 1.0, (space.n,))
     if isinstance(space, MultiDiscrete):
@@ -107,7 +156,24 @@ def encoded_space(space: Space) -> Box:
     if isinstance(space, Box):
         size = math.prod(space.shape)
         low, high = (np.broadcast_to(np.asarray(b, np.float32), space.shape) for b in (space.low, space.high))
-        if low.size and (low == low.flat[0]).all() and (high == high.flat[0]).all():
-            return Box(float(low.flat[0]), float(high.flat[0]), (size,))
-        return Box(low.reshape(-1), high.reshape(-1), (size,))
-    raise TypeError(f"encoded_space: cannot encode {space!r}; expected Discrete, MultiDiscrete or Box")
+        return _flat_box(low.reshape(size), high.reshape(size))
+    raise TypeError(f"encoded_space: cannot encode {space!r}; expected {_ENCODED}")
+
+
+def concatenated(boxes: Sequence[Box]) -> Box:
+    """Return the space of values of flat boxes, one after another, float32."""
+    low, high = (
+        np.concatenate([np.full(box.shape, getattr(box, side), np.float32) for box in boxes])
+        for side in ("low", "high")
+    )
+    return _flat_box(low, high)
+
+
+def _flat_box(low: np.ndarray, high: np.ndarray) -> Box:
+    """Return a flat float32 Box, with numbers for bounds where they are the same everywhere."""
+    if low.size and (low == low[0]).all() and (high == high[0]).all():
+        return Box(float(low[0]), float(high[0]), low.shape)
+    return Box(low, high, low.shape)
+
+
+_ENCODED = "Discrete, MultiDiscrete, Box, Dict or Tuple"

@@ -133,14 +133,7 @@ class PreviousAction(Wrapper):
         parts = [super().observation_space(params), self.action_space(params)]
         if self.first_step_flag:
             parts.append(spaces.Discrete(2))
-        boxes = [spaces.encoded_space(part) for part in parts]
-        low, high = (
-            np.concatenate([np.full(box.shape, getattr(box, side), np.float32) for box in boxes])
-            for side in ("low", "high")
-        )
-        if (low == low[0]).all() and (high == high[0]).all():
-            return spaces.Box(float(low[0]), float(high[0]), low.shape)
-        return spaces.Box(low, high, low.shape)
+        return spaces.concatenated([spaces.encoded_space(part) for part in parts])
 
     def _append(self, obs: Any, action: Any, first: jax.Array) -> jax.Array:
         obs_space, action_space = self._static_spaces()

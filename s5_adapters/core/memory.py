@@ -154,11 +154,12 @@ def init_projection(key: Array, width: int, d_model: int) -> dict[str, Array]:
     if width == d_model:
         return {}
     kernel = nn.initializers.lecun_normal()(key, (width, d_model), jnp.float32)
-    return {"input_kernel": kernel, "input_bias": jnp.zeros(d_model)}
+    return {"input_kernel": kernel, "input_bias": jnp.zeros(d_model, jnp.float32)}
 
 
 def project(params: Params, x: Array) -> Array:
-    """Apply ``init_projection``'s map to ``x (..., F)``."""
+    """Apply ``init_projection``'s map to ``x (..., F)``; float64, which x64 brings, becomes float32 first."""
+    x = x.astype(jnp.float32) if x.dtype == jnp.float64 else x
     return dense(x, params["input_kernel"], params["input_bias"]) if "input_kernel" in params else x
 
 

@@ -222,19 +222,19 @@ class ActorCritic:
     def init(self, key: Array) -> dict[str, Any]:
         """Make parameters, compiled as one program."""
         keys = iter(jax.random.split(key, 5))
-        obs = jnp.zeros((1, *self.config.obs_shape))
+        obs = jnp.zeros((1, *self.config.obs_shape), jnp.float32)
         params: dict[str, Any] = {"encoder": self._encoder.init(next(keys), obs).get("params", {})}
         encoded = self._encode(params, obs)
         state, starts = self.memory.initial_state(1), jnp.zeros((1, 1), bool)
         params["memory"] = self.memory.init(next(keys), state, encoded[None], starts)
         if self.has_two_memories:
             params["critic_memory"] = self.memory.init(next(keys), state, encoded[None], starts)
-        memorised = jnp.zeros((1, self.memory.d_model))
+        memorised = jnp.zeros((1, self.memory.d_model), jnp.float32)
         critic_input = encoded if self.config.critic_memory == "none" else memorised
         params["actor"] = self._actor.init(next(keys), memorised)["params"]
         params["critic"] = self._critic.init(next(keys), critic_input)["params"]
         if isinstance(self.config.action, Box):
-            params["log_std"] = jnp.zeros(len(self.config.action.low))
+            params["log_std"] = jnp.zeros(len(self.config.action.low), jnp.float32)
         return params
 
     def param_shapes(self) -> dict[str, Any]:

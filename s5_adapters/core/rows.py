@@ -124,7 +124,7 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Map ``(..., F)`` to ``(..., features)``."""
-        kernel: Any = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
-        bias: Any = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+        kernel: Any = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
+        bias: Any = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
         mapped: Array = dense(x, kernel, bias)
         return mapped

@@ -157,26 +157,27 @@ class S5(Memory):
         keys = iter(jax.random.split(key, 5))
         basis_re, basis_im = basis
 
-        real_b = jax.random.normal(next(keys), (width, self.d_state)) / jnp.sqrt(width)
+        real_b = jax.random.normal(next(keys), (width, self.d_state), jnp.float32) / jnp.sqrt(width)
         b = jnp.stack([real_b @ basis_re, -(real_b @ basis_im)], axis=1)
-        c = jax.random.normal(next(keys), (2, self.d_state, width)) / jnp.sqrt(2 * self.d_state)
+        c = jax.random.normal(next(keys), (2, self.d_state, width), jnp.float32) / jnp.sqrt(2 * self.d_state)
         c_re = basis_re.T @ c[0] - basis_im.T @ c[1]
         c_im = basis_re.T @ c[1] + basis_im.T @ c[0]
         log_low, log_high = np.log(self.dt_min), np.log(self.dt_max)
         params = {
             "lambda_re": eigenvalues[0],
             "lambda_im": eigenvalues[1],
-            "log_dt": jax.random.uniform(next(keys), (lanes,), minval=log_low, maxval=log_high),
+            "log_dt": jax.random.uniform(next(keys), (lanes,), jnp.float32, log_low, log_high),
             "B": b,
             "C": jnp.stack([c_re, c_im]),
-            "D": jax.random.normal(next(keys), (width,)),
+            "D": jax.random.normal(next(keys), (width,), jnp.float32),
         }
         if self.activation != "gelu":
             gates = 2 * width if self.activation == "full_glu" else width
             params["gate_kernel"] = nn.initializers.lecun_normal()(next(keys), (width, gates), jnp.float32)
-            params["gate_bias"] = jnp.zeros(gates)
+            params["gate_bias"] = jnp.zeros(gates, jnp.float32)
         if self.norm != "none" or self.gtrxl_norm:
-            params["norm_scale"], params["norm_bias"] = jnp.ones(width), jnp.zeros(width)
+            params["norm_scale"] = jnp.ones(width, jnp.float32)
+            params["norm_bias"] = jnp.zeros(width, jnp.float32)
         return params
 
     def prepare(self, params: Params) -> "PreparedStack":

@@ -158,9 +158,9 @@ def _step(
 def _choose(action: ActionSpec, inputs: Array, key: Array | None) -> Array:
     dist = distribution(action, inputs)
     chosen = dist.mode() if key is None else dist.sample(key)
-    return (
-        jnp.clip(chosen, jnp.array(action.low), jnp.array(action.high)) if isinstance(action, Box) else chosen
-    )
+    if not isinstance(action, Box):
+        return chosen
+    return jnp.clip(chosen, jnp.array(action.low, chosen.dtype), jnp.array(action.high, chosen.dtype))
 
 
 def save_policy(path: str | os.PathLike[str], policy: Policy) -> None:

@@ -91,11 +91,11 @@ def _reset(key: jax.Array, problem: Problem, shares: tuple[int, ...]) -> _Loop:
         obs=obs,
         episode_starts=jnp.ones(num_envs, bool),
         memory_state=problem.net.initial_state(num_envs),
-        episode_return=jnp.zeros(num_envs),
+        episode_return=jnp.zeros(num_envs, jnp.float32),
         episode_length=jnp.zeros(num_envs, jnp.int32),
         key=key,
         finished=jnp.zeros(num_envs, jnp.int32),
-        returns=jnp.zeros((num_envs, max(shares))),
+        returns=jnp.zeros((num_envs, max(shares)), jnp.float32),
         lengths=jnp.zeros((num_envs, max(shares)), jnp.int32),
     )
 

@@ -24,7 +24,7 @@ class RunningStats(NamedTuple):
 
 def init_stats(shape: tuple[int, ...]) -> RunningStats:
     """Statistics of no samples: mean 0, variance 1."""
-    return RunningStats(jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+    return RunningStats(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.float32(0))
 
 
 def update_stats(stats: RunningStats, batch: jax.Array) -> RunningStats:

@@ -258,7 +258,7 @@ def run_updates(
         The state, and metrics of shape ``(buffer_size,)`` whose first ``num_updates`` entries are set.
     """
     state, bound = jax.lax.optimization_barrier((state, jnp.int32(num_updates)))
-    empty = {name: jnp.zeros(buffer_size) for name in METRICS}
+    empty = {name: jnp.zeros(buffer_size, jnp.float32) for name in METRICS}
 
     def body(index: jax.Array, loop: tuple[TrainState, Metrics]) -> tuple[TrainState, Metrics]:
         state, buffer = loop
@@ -284,8 +284,12 @@ def make_train(config: PPOConfig) -> Callable[..., TrainResult]:
     learning rate in place of the configuration's. Both may be traced:
     ``jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0), 8))`` trains eight seeds in one program.
 
+    A pure function cannot stop at a number that is not finite: ``metrics["fault"]`` is then no longer -1, and
+    ``name_fault`` says which number it was. ``Trainer`` stops, and names the environment too.
+
     Raises:
-        ValueError: one line, where the configuration names something that does not exist or fit.
+        ValueError: one line, where the configuration names something that does not exist or fit, or its
+            environment does not do what its interface says.
     """
     problem = build_problem(config)
 

@@ -11,6 +11,7 @@ from flax.core import FrozenDict, freeze
 
 import s5_envs
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete
+from s5_adapters.core.policy import SMALLEST_IMAGE
 from s5_adapters.purejax.config import PPOConfig
 
 Pytree = Any
@@ -63,7 +64,8 @@ class Problem:
             action: as sampled from the policy; continuous ones are clipped to the environment's bounds here.
         """
         if isinstance(self.action, Box):
-            action = jnp.clip(action, jnp.asarray(self.action.low), jnp.asarray(self.action.high))
+            low, high = (jnp.asarray(b, action.dtype) for b in (self.action.low, self.action.high))
+            action = jnp.clip(action, low, high)
             action = action.reshape(-1, *self.env.action_space(self.env_params).shape)
         obs, state, reward, terminated, truncated, info = jax.vmap(self.env.step, in_axes=(0, 0, 0, None))(
             keys, state, action, self.env_params
@@ -101,7 +103,8 @@ def build_problem(config: PPOConfig) -> Problem:
 
     Raises:
         ValueError: one line, for an unknown environment or memory (with the nearest names), arguments that
-            they do not take, and spaces that the network has no head or encoder for.
+            they do not take, an environment that does not do what its interface says, and spaces that the
+            network has no head or encoder for.
     """
     network: FrozenDict[str, Any] = freeze({name: getattr(config, name) for name in _NETWORK})
     return _build_problem(config.env_id, config.env_kwargs, network)
@@ -110,6 +113,8 @@ def build_problem(config: PPOConfig) -> Problem:
 @lru_cache(maxsize=32)
 def _build_problem(env_id: str, env_kwargs: FrozenDict[str, Any], network: FrozenDict[str, Any]) -> Problem:
     env, env_params = s5_envs.make(env_id, **env_kwargs)
+    # A problem may be built with x64 off and used with it on, as in evaluating what was trained before.
+    env = s5_envs.adapt(env, env_params, name=env_id, always=True)
     if not hasattr(env.observation_space(env_params), "low"):
         env = s5_envs.FlattenObservation(env)
     action = action_spec(env.action_space(env_params), env_id)
@@ -122,7 +127,7 @@ def action_spec(space: Any, env_id: str) -> ActionSpec:
     """The network's action specification for an environment's action space.
 
     Raises:
-        ValueError: neither discrete, multi-discrete nor a box.
+        ValueError: neither discrete, multi-discrete nor a box, or a box without room between its bounds.
     """
     if hasattr(space, "nvec"):
         return MultiDiscrete(tuple(int(n) for n in space.nvec))
@@ -133,7 +138,10 @@ def action_spec(space: Any, env_id: str) -> ActionSpec:
         low, high = (
             np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high)
         )
-        return Box(*(tuple(bound.reshape(size).tolist()) for bound in (low, high)))
+        try:
+            return Box(*(tuple(bound.reshape(size).tolist()) for bound in (low, high)))
+        except ValueError as error:
+            raise ValueError(f"{env_id}: action space: {error}") from error
     raise ValueError(f"{env_id}: action space {space!r}, expected Discrete, MultiDiscrete or Box")
 
 
@@ -141,13 +149,17 @@ def observation_shape(space: Any, env_id: str) -> tuple[int, ...]:
     """The shape in which the network sees an observation: images stay, all else is flat.
 
     Raises:
-        ValueError: not a box.
+        ValueError: not a box, or an image that is too small for the Nature CNN.
     """
     if not hasattr(space, "low"):
         raise ValueError(
             f"{env_id}: observation space {space!r}, expected a Box (wrap the environment to flatten it)"
         )
     shape = tuple(space.shape)
+    if len(shape) == 3 and min(shape[:2]) < SMALLEST_IMAGE:
+        raise ValueError(
+            f"{env_id}: observations of shape {shape}, expected at least {SMALLEST_IMAGE} pixels a side"
+        )
     return shape if len(shape) == 3 else (int(np.prod(shape)),)
 
 

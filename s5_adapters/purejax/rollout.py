@@ -67,7 +67,7 @@ def init_carry(problem: Problem, config: PPOConfig, key: jax.Array) -> Carry:
     """Reset every environment and begin with an empty memory."""
     num_envs = config.num_envs
     obs, env_state = problem.reset(key, num_envs)
-    zeros = jnp.zeros(num_envs)
+    zeros = jnp.zeros(num_envs, jnp.float32)
     return Carry(
         env_state=env_state,
         obs=obs,
@@ -167,7 +167,7 @@ def advantages(transitions: Transitions, gamma: float, gae_lambda: float) -> tup
     next_value = jnp.where(transitions.truncated, transitions.final_value, next_value)
     next_value = jnp.where(transitions.terminated, 0.0, next_value)
     delta = transitions.reward + gamma * next_value - transitions.value
-    decay = jnp.full(1, gamma * gae_lambda)
+    decay = jnp.full(1, gamma * gae_lambda, jnp.float32)
     advantage = linear_recurrence(decay, delta[..., None], done, reverse=True)[..., 0]
     return advantage, advantage + transitions.value
 

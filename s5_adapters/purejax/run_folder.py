@@ -9,7 +9,6 @@ from typing import Any, Self
 
 from s5_adapters.core import checks
 from s5_adapters.purejax.config import PPOConfig
-from s5_adapters.purejax.logging import write_atomically
 
 CONFIG_NAME = "config.json"
 CHECKPOINTS_NAME = "checkpoints"
@@ -83,9 +82,10 @@ class RunConfig:
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:
-    """Make the folder of a run, with its ``config.json``."""
+    """Make the folder of a run, with its ``config.json``, written in place so that a lock on it stays."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(run_dir / CONFIG_NAME, json.dumps(config.to_dict(), indent=2) + "\n")
+    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    (run_dir / CONFIG_NAME).write_text(text, encoding="utf-8")
 
 
 def read_config(path: str | Path) -> RunConfig:
@@ -107,18 +107,6 @@ def read_config(path: str | Path) -> RunConfig:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def check_unused(run_dir: Path) -> None:
-    """Refuse a folder that holds something already.
-
-    Raises:
-        ValueError: one line saying what to do instead.
-    """
-    if run_dir.exists() and not run_dir.is_dir():
-        raise ValueError(f"run folder {run_dir}: is a file, expected a folder or a name not taken")
-    if run_dir.is_dir() and any(run_dir.iterdir()):
-        raise ValueError(f"run folder {run_dir}: is not empty; resume the run in it, or take another folder")
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

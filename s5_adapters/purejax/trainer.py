@@ -3,7 +3,8 @@
 import math
 import signal
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from s5_adapters.core.weights import as_policy
 from s5_adapters.purejax.checkpoint import Checkpoints
+from s5_adapters.purejax.claim import Claim, FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.interrupt import Interrupts
@@ -32,9 +34,7 @@ from s5_adapters.purejax.run_folder import (
     CHECKPOINTS_NAME,
     RunConfig,
     RunOptions,
-    check_unused,
     read_config,
-    write_config,
 )
 from s5_adapters.purejax.start import start_from
 
@@ -64,15 +64,18 @@ class Trainer:
     """A training run on the host, with the bits of ``jax.jit(make_train(config))(jax.random.key(seed))``.
 
     The update is compiled once, with the number of updates of a chunk as an argument, so chunks of any length
-    run the same program. Building a ``Trainer`` compiles, and only then makes the run's folder.
+    run the same program.
+
+    Building a ``Trainer`` claims the run's folder (see ``claim``) and then compiles. Where that goes wrong or
+    is interrupted, no folder is left. The claim is held until ``run`` ends.
 
     Args:
         config: what to train.
         seed: the run's key is ``jax.random.key(seed)``.
         weights: policy file of the same network to start from, with its observation statistics; everything
             else begins as in any run.
-        run_dir: an unused folder for ``config.json``, ``log.jsonl``, TensorBoard events and checkpoints; None
-            keeps nothing.
+        run_dir: an unused folder, made if need be, for ``config.json``, ``log.jsonl``, TensorBoard events and
+            checkpoints; None keeps nothing.
         options: how the run is watched and kept.
         reporter: shows progress.
 
@@ -99,25 +102,34 @@ class Trainer:
     ):
         self._prepare(RunConfig(config, seed, weights, options or RunOptions()), run_dir, reporter)
         if self.run_dir is not None:
-            check_unused(self.run_dir)
-        self.state = self._first_state()
-        self._compile()
-        if self.run_dir is not None:
-            write_config(self.run_dir, self.run_config)
+            self._claim = claim_new(self.run_dir, self.run_config)
+        try:
+            self.state = self._first_state()
+            self._compile()
+        except BaseException:
+            if self._claim is not None:
+                self._claim.abandon()
+            raise
 
     @classmethod
     def resume(cls, run_dir: str | Path, *, reporter: Reporter | None = None) -> Self:
         """Continue the run in ``run_dir`` from its latest checkpoint, with the bits it would have had anyway.
 
         Raises:
-            ValueError: one line, where the folder holds no run or a checkpoint of another configuration.
+            ValueError: one line, where the folder holds no run, a run that is going on, or a checkpoint of
+                another configuration.
         """
         if Path(run_dir).is_file():
             raise ValueError(f"{run_dir}: is a file, expected the folder of a run")
         trainer = cls.__new__(cls)
         trainer._prepare(read_config(run_dir), run_dir, reporter)
-        trainer._restore()
-        trainer._compile()
+        trainer._claim = claim_existing(Path(run_dir))
+        try:
+            trainer._restore()
+            trainer._compile()
+        except BaseException:
+            trainer._claim.release()
+            raise
         return trainer
 
     def run(self) -> TrainResult:
@@ -129,10 +141,13 @@ class Trainer:
         Raises:
             NonFiniteError: at the first number that is not finite.
             InterruptedRunError: on SIGINT or SIGTERM, once the chunk is done and saved.
+            FolderTakenError: the folder has meanwhile become another's, or its run has gone on elsewhere.
         """
         history: list[HostMetrics] = []
         with ExitStack() as stack:
             stack.callback(self._reporter.close)
+            if self.run_dir is not None:
+                stack.enter_context(self._folder_of_its_own(self.run_dir))
             log = None if self.run_dir is None else stack.enter_context(RunLog(self.run_dir, self.update))
             interrupts = stack.enter_context(Interrupts())
             while self.update < self.run_config.ppo.num_updates:
@@ -200,11 +215,23 @@ class Trainer:
             1, self._num_updates // _DEFAULT_CHECKPOINTS
         )
         self._reporter = reporter or Silent()
+        self._claim: Claim | None = None
         self._evaluator = Evaluator(self.problem, self.options.evaluation_episodes)
         self._key = jax.random.key(run_config.seed)
         self._seconds = 0.0
         self._recent_return = math.nan
         self._adaptive_chunk = 1
+
+    @contextmanager
+    def _folder_of_its_own(self, run_dir: Path) -> Iterator[None]:
+        """Hold the folder while training, and let go of it afterwards."""
+        claim, self._claim = self._claim or claim_existing(run_dir), None
+        with claim.running():
+            latest = self.checkpoints.latest() if self.checkpoints is not None else None
+            if latest is not None and latest > self.update:
+                gone_on = f"its run has gone on to update {latest} without this trainer, which is at"
+                raise FolderTakenError(run_dir, f"{gone_on} {self.update}; resume it")
+            yield
 
     def _init(self, key: jax.Array) -> TrainState:
         config = self.run_config.ppo
@@ -296,7 +323,7 @@ class Trainer:
         if self.checkpoints is not None and self.checkpoints.latest() is not None:
             kept = f"last good checkpoint: {self.checkpoints.path(self.checkpoints.updates()[-1])}"
         raise NonFiniteError(
-            f"stopped: {name} is not finite at update {update} of {self._num_updates} "
+            f"stopped: {config.env_id}: {name} is not finite at update {update} of {self._num_updates} "
             f"(step {update * config.steps_per_update:,}); {kept}"
         )
 

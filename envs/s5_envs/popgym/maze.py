@@ -148,7 +148,7 @@ def draw_entrances(words: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
     """
     side = uniform_int(words[0], 4)
     is_first_edge, is_row = side % 2 == 0, side < 2
-    edges = jnp.where(is_first_edge, jnp.array([0, 2 * n]), jnp.array([2 * n, 0]))
+    edges = jnp.where(is_first_edge, jnp.array([0, 2 * n], jnp.int32), jnp.array([2 * n, 0], jnp.int32))
     places = 2 * jnp.stack([uniform_int(words[1], n), uniform_int(words[2], n)]) + 1
     squares = jnp.where(is_row, jnp.stack([edges, places], 1), jnp.stack([places, edges], 1))
     return squares[0], squares[1]

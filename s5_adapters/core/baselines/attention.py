@@ -68,7 +68,7 @@ class Attention(Memory):
     def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> Params:
         """Make parameters. See ``Memory.init``."""
         projection_key, blocks_key = jax.random.split(key)
-        entry = jnp.zeros((1, 1, self.d_model))
+        entry = jnp.zeros((1, 1, self.d_model), jnp.float32)
         mask = jnp.ones((1, 1, 2), bool)
         blocks = jax.vmap(lambda k: self._block.init(k, entry, entry, entry, mask)["params"])(
             jax.random.split(blocks_key, self.n_layers)
@@ -148,7 +148,7 @@ class Block(nn.Module):
 def rotate(x: Array, first: int) -> Array:
     """Rotate ``x (B, T, heads, D)``, D even, by its positions ``first ... first + T - 1``."""
     half = x.shape[-1] // 2
-    frequency = ROTARY_BASE ** (-jnp.arange(half) / half)
+    frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle = ((first + jnp.arange(x.shape[1]))[:, None] * frequency)[:, None]
     a, b = x[..., :half], x[..., half:]
     return jnp.concatenate(

@@ -27,7 +27,7 @@ class StackedCells(Memory):
     def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> Params:
         """Make parameters. See ``Memory.init``."""
         projection_key, cells_key = jax.random.split(key)
-        carry, zeros = _layer(self.initial_state(1), 0), jnp.zeros((1, self.d_model))
+        carry, zeros = _layer(self.initial_state(1), 0), jnp.zeros((1, self.d_model), jnp.float32)
         cells = jax.vmap(lambda k: self.cell.init(k, carry, zeros)["params"])(
             jax.random.split(cells_key, self.n_layers)
         )

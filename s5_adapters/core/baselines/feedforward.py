@@ -27,7 +27,7 @@ class Feedforward(Memory):
         shape = (self.d_model, self.d_model)
         init = orthogonal(2.0**0.5)
         kernels = jax.vmap(lambda k: init(k, shape, jnp.float32))(jax.random.split(layers_key, self.n_layers))
-        layers = {"kernel": kernels, "bias": jnp.zeros((self.n_layers, self.d_model))}
+        layers = {"kernel": kernels, "bias": jnp.zeros((self.n_layers, self.d_model), jnp.float32)}
         return {**init_projection(projection_key, x.shape[-1], self.d_model), **layers}
 
     def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
