@@ -61,7 +61,9 @@ def join(tree: PyTree) -> Joined:
     leaves, treedef = jax.tree.flatten(tree)
     places = _Places(treedef, tuple([leaf.shape for leaf in leaves]))
     chosen = places.is_small
-    row = jnp.concatenate([jnp.zeros(0), *[x.ravel() for x in itertools.compress(leaves, chosen)]])
+    row = jnp.concatenate(
+        [jnp.zeros(0, jnp.float32), *[x.ravel() for x in itertools.compress(leaves, chosen)]]
+    )
     return Joined(row, [x for x, small in zip(leaves, chosen, strict=True) if not small], places)
 
 

@@ -65,7 +65,7 @@ class StateLayout:
             first, second = (jnp.swapaxes(leaf, 0, 1) for leaf in leaves)
             return first, second
         width = self.shape[1]
-        filling = jnp.zeros((batch, 2 * width - self.size))
+        filling = jnp.zeros((batch, 2 * width - self.size), jnp.float32)
         row = jnp.concatenate([*[leaf.reshape(batch, -1) for leaf in leaves], filling], axis=1)
         return row[None, :, :width], row[None, :, width:]
 
@@ -127,12 +127,12 @@ class Trunk:
         `critic_memory`. Those of torsos without layers are empty.
         """
         keys = iter(jax.random.split(key, 7))
-        obs = jnp.zeros((1, *self.config.obs_shape))
+        obs = jnp.zeros((1, *self.config.obs_shape), jnp.float32)
         dense = {
             name: Encoder(self.config).init(next(keys), obs).get("params", {}) for name in self._encoders
         }
         encoded = Encoder(self.config).apply({"params": dense["encoder"]}, obs)
-        memorised = jnp.zeros((1, self.memory.d_model))
+        memorised = jnp.zeros((1, self.memory.d_model), jnp.float32)
         for name, torso in self._torsos.items():
             bare = name == "critic" and self.config.critic_memory == "none"
             dense[name] = torso.init(next(keys), encoded if bare else memorised).get("params", {})
@@ -269,7 +269,7 @@ def _uniform(key: jax.Array, params: Params) -> Params:
         return {name: _uniform(k, params[name]) for name, k in zip(sorted(params), keys, strict=False)}
     bound = 1 / math.sqrt(math.prod(params["kernel"].shape[:-1]))
     return {
-        name: jax.random.uniform(k, params[name].shape, minval=-bound, maxval=bound)
+        name: jax.random.uniform(k, params[name].shape, jnp.float32, -bound, bound)
         for name, k in zip(("kernel", "bias"), jax.random.split(key), strict=True)
     }
 
