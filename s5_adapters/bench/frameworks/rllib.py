@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,13 @@ DIFFERENCES = (
 _returns: list[float] = []
 
 
-def note_return(*, episode: Any, **_: Any) -> None:
-    """RLlib's callback at an episode's end."""
-    _returns.append(float(episode.get_return()))
+def note_return(*, episode: Any, prev_episode_chunks: Sequence[Any] = (), **_: Any) -> None:
+    """RLlib's callback at an episode's end.
+
+    `episode` holds the steps since the iteration began alone: the ends of iterations cut an episode, and what
+    was cut off comes beside it.
+    """
+    _returns.append(sum(float(chunk.get_return()) for chunk in (*prev_episode_chunks, episode)))
 
 
 def run(cell: Cell, weights: Path | None, record: Recorder) -> None:
