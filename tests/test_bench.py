@@ -122,6 +122,8 @@ def test_the_report_says_what_was_measured_and_what_was_not(
         in text
     )
     assert "| RLlib | s5 | 5,678 | 3 | 448 | 896 | - | 2.0 | - | 0 of 3 | - | 1,234 |" in text
+    assert "- jitted trainer, s5: 0.500, 0.600, 0.700" in text
+    assert "- RLlib, s5: -, -, -" in text
     assert "- RLlib: rows end where episodes end" in text
     assert "a GPU: not yet measured" in text
     for name in ("throughput", "steps", "seconds"):

@@ -100,6 +100,8 @@ def _problem(folder: Path, problem: str, groups: dict[Group, list[dict[str, Any]
     lines += ["| " + " | ".join(_row(key, runs)) + " |" for key, runs in groups.items()]
     if not any(key[1] == "gpu" for key in groups):
         lines += ["| any, on a GPU |" + " not yet measured |" + " |" * (len(HEADER) - 2)]
+    lines += ["", "Final returns, seed by seed:", ""]
+    lines += [f"- {_label(key)}: {_by_seed(runs)}" for key, runs in groups.items()]
     by_label = {_label(key): runs for key, runs in groups.items()}
     figures = {
         f"throughput-{problem}.png": "Environment steps per second",
@@ -168,6 +170,10 @@ def _failures(folder: Path) -> list[str]:
     if not failures:
         return []
     return ["## Cells without a result", "", *(f"- {name}: {why}" for name, why in failures.items()), ""]
+
+
+def _by_seed(runs: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(_number(run["final_return"], ".3f") for run in runs)
 
 
 def _label(key: Group) -> str:

@@ -14,6 +14,7 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.tune.registry import register_env
 
 from s5_adapters.rllib._envs import check_autoreset, env_creator, env_names
+from s5_adapters.rllib._learner import S5PPOTorchLearner
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS
 from s5_adapters.rllib._module import S5RLModule
 
@@ -34,6 +35,8 @@ class S5PPOConfig(PPOConfig):
     - `minibatch_size=1024`, `num_epochs=8`, `lr=3e-4`, `lambda_=0.95`, `grad_clip=0.5`, `use_kl_loss=False`,
       `clip_param=0.2`, `entropy_coeff=0.01`: fewer and larger minibatches than PPO's (128, 30), each of whole
       rows.
+    - `learner_class=S5PPOTorchLearner`: advantages are standardised over the steps that count. RLlib counts
+      the step in that it appends to every episode or piece of one, whose residual means nothing.
     - `max_requests_in_flight_per_env_runner=8`: with RLlib's 1, a runner that is still starting misses the
       weights of a checkpoint that is restored right after `build_algo()`, and nothing is said.
 
@@ -47,6 +50,7 @@ class S5PPOConfig(PPOConfig):
         self.framework("torch")
         # Said outright, so that it survives `to_dict`, by which Tune hands it to a plain PPOConfig.
         self.rl_module(rl_module_spec=RLModuleSpec(), model_config={})
+        self.learners(learner_class=S5PPOTorchLearner)
         self.environment(normalize_actions=False, clip_actions=True)
         self.env_runners(num_envs_per_env_runner=8, max_requests_in_flight_per_env_runner=8)
         self.training(

@@ -2,32 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ray
 import torch
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from s5_adapters.bench.checks import assert_same_parameters
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
 from s5_adapters.core.weights import load_policy
 from s5_adapters.rllib import S5PPOConfig
+from s5_adapters.rllib._learner import S5PPOTorchLearner, standardize
 
 DIFFERENCES = (
     "rows end where episodes end, and minibatches are whole rows, not whole environments",
-    "advantages are standardised over the rollout, not within each minibatch",
-    "Adam's epsilon is 1e-8",
+    "an episode's last row may hold the step alone that RLlib appends to it, which no loss reads",
 )
 _returns: list[float] = []
 
 
-def note_return(*, episode: Any, **_: Any) -> None:
-    """RLlib's callback at an episode's end."""
-    _returns.append(float(episode.get_return()))
+class SpecLearner(S5PPOTorchLearner):
+    """RLlib's learner with two rules of the spec's that RLlib has no setting for.
+
+    `learner_config_dict` holds `adam_eps`, and `standardize`, whether to standardise advantages within each
+    minibatch (again, after RLlib's own standardisation over the rollout, which changes nothing then).
+    """
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Adam, with the spec's epsilon."""
+        super().configure_optimizers_for_module(module_id, config)
+        for _, optimizer in self.get_optimizers_for_module(module_id):
+            for group in optimizer.param_groups:
+                group["eps"] = self.config.learner_config_dict["adam_eps"]
+
+    def compute_loss_for_module(self, *, batch: dict[str, Any], **rest: Any) -> torch.Tensor:
+        """PPO's loss of a minibatch."""
+        if self.config.learner_config_dict["standardize"]:
+            advantages = standardize(batch[Postprocessing.ADVANTAGES], batch[Columns.LOSS_MASK])
+            batch = {**batch, Postprocessing.ADVANTAGES: advantages}
+        return super().compute_loss_for_module(batch=batch, **rest)
+
+
+def note_return(*, episode: Any, prev_episode_chunks: Sequence[Any] = (), **_: Any) -> None:
+    """RLlib's callback at an episode's end.
+
+    `episode` holds the steps since the iteration began alone: the ends of iterations cut an episode, and what
+    was cut off comes beside it.
+    """
+    _returns.append(sum(float(chunk.get_return()) for chunk in (*prev_episode_chunks, episode)))
 
 
 def run(cell: Cell, weights: Path | None, record: Recorder) -> None:
@@ -78,7 +107,11 @@ def _config(cell: Cell, weights: Path | None, record: Recorder) -> S5PPOConfig:
         S5PPOConfig()
         .environment(config.env_id, env_config=dict(config.env_kwargs))
         .env_runners(num_env_runners=0, num_envs_per_env_runner=config.num_envs)
-        .learners(num_gpus_per_learner=int(cell.device == "gpu"))
+        .learners(
+            num_gpus_per_learner=int(cell.device == "gpu"),
+            learner_class=SpecLearner,
+            learner_config_dict={"adam_eps": config.adam_eps, "standardize": config.normalize_advantages},
+        )
         .callbacks(on_episode_end=note_return)
         .rl_module(**network)
         .training(

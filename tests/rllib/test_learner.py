@@ -1,0 +1,130 @@
+"""The advantages that PPO learns from: standardised over the steps that count, and over no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.connectors.connector_v2 import ConnectorV2
+from ray.rllib.core import DEFAULT_MODULE_ID
+from ray.rllib.core.columns import Columns
+from ray.rllib.env.single_agent_episode import SingleAgentEpisode
+from ray.rllib.evaluation.postprocessing import Postprocessing
+
+from s5_adapters.rllib import S5PPOConfig
+from s5_adapters.rllib._learner import S5PPOTorchLearner, StandardizeAdvantages, standardize
+from s5_envs.gymnasium import GymnaxEnv
+
+TINY = {"d_model": 8, "d_state": 8, "n_layers": 1, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
+GAMMA, LAMBDA = 0.9, 0.8
+
+
+class Passes(ConnectorV2):
+    """A user's own piece."""
+
+    def __call__(self, *, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return batch
+
+
+def config_of(**training: Any) -> S5PPOConfig:
+    return (
+        S5PPOConfig()
+        .environment("PositionOnlyCartPoleEasy")
+        .rl_module(model_config={**TINY, "max_seq_len": 4})
+        .training(gamma=GAMMA, lambda_=LAMBDA, minibatch_size=8, train_batch_size_per_learner=16, **training)
+    )
+
+
+def episode(length: int, seed: int, **end: bool) -> SingleAgentEpisode:
+    rng = np.random.default_rng(seed)
+    return SingleAgentEpisode(
+        observations=list(rng.normal(size=(length + 1, 2)).astype(np.float32)),
+        actions=list(rng.integers(0, 2, length)),
+        rewards=list(rng.normal(size=length)),
+        extra_model_outputs={
+            Columns.ACTION_DIST_INPUTS: list(np.zeros((length, 2), np.float32)),
+            Columns.ACTION_LOGP: list(np.zeros(length, np.float32)),
+            Columns.STATE_OUT: [{"memory": state} for state in np.zeros((length, 8), np.float32)],
+        },
+        len_lookback_buffer=0,
+        **end,
+    ).to_numpy()
+
+
+def by_hand(rewards: np.ndarray, values: np.ndarray, terminated: bool) -> np.ndarray:
+    """Advantages of one piece from its values, those of its last observation included."""
+    values = values.copy()
+    if terminated:
+        values[-1] = 0.0
+    advantages, following = np.zeros(len(rewards)), 0.0
+    for t in reversed(range(len(rewards))):
+        following = rewards[t] + GAMMA * values[t + 1] - values[t] + GAMMA * LAMBDA * following
+        advantages[t] = following
+    return advantages
+
+
+def test_only_the_steps_that_count_are_standardised_over() -> None:
+    advantages = torch.tensor([[1.0, 2.0, 100.0], [5.0, -70.0, 0.0]])
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    found = standardize(advantages, mask)
+    counted = np.array([1.0, 2.0, 5.0])
+    np.testing.assert_allclose(found[mask], (counted - counted.mean()) / counted.std(), rtol=1e-6)
+    assert not found[~mask].any()
+    assert not standardize(advantages, torch.zeros_like(mask)).any()
+
+
+def test_equal_advantages_and_a_module_without_any() -> None:
+    mask = torch.ones(3, dtype=torch.bool)
+    assert not standardize(torch.full((3,), 7.0), mask).any()
+    batch = {"critic": {Columns.LOSS_MASK: mask}}
+    assert StandardizeAdvantages()(batch=batch) == {"critic": {Columns.LOSS_MASK: mask}}
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_the_learners_pipeline_by_hand(own: bool) -> None:
+    config = config_of(**({"learner_connector": lambda *_: Passes()} if own else {}))
+    learner = config.build_learner(env=None, spaces=spaces())
+    names = [type(piece).__name__ for piece in learner._learner_connector.connectors]
+    assert names[-2:] == ["GeneralAdvantageEstimation", "StandardizeAdvantages"]
+    assert ("Passes" in names) == own
+    pieces = [episode(6, 0, terminated=True), episode(3, 1, truncated=True), episode(4, 2)]
+    rewards = [np.asarray(piece.get_rewards()) for piece in pieces]
+    batch = learner._learner_connector(rl_module=learner.module, batch={}, episodes=pieces, shared_data={})
+    columns = batch[DEFAULT_MODULE_ID]
+    mask = columns[Columns.LOSS_MASK]
+    module = learner.module[DEFAULT_MODULE_ID]
+    values = module.compute_values(columns).numpy()
+    wanted, targets, row = [], [], 0
+    for reward, terminated in zip(rewards, (True, False, False), strict=True):
+        rows = -(-(len(reward) + 1) // 4)
+        value = values[row : row + rows].ravel()[: len(reward) + 1]
+        wanted.append(by_hand(reward, value, terminated))
+        targets.append(wanted[-1] + value[:-1])
+        row += rows
+    every = np.concatenate(wanted)
+    assert mask.sum() == len(every) == 13
+    np.testing.assert_allclose(
+        columns[Postprocessing.ADVANTAGES][mask], (every - every.mean()) / every.std(), atol=1e-5
+    )
+    np.testing.assert_allclose(
+        columns[Postprocessing.VALUE_TARGETS][mask], np.concatenate(targets), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_a_pipeline_without_the_default_pieces_is_left_alone() -> None:
+    config = config_of(add_default_connectors_to_learner_pipeline=False)
+    learner = config.build_learner(env=None, spaces=spaces())
+    names = [type(piece).__name__ for piece in learner._learner_connector.connectors]
+    assert "StandardizeAdvantages" not in names
+
+
+def test_the_learner_survives_the_dictionary_by_which_tune_hands_it_to_ppo() -> None:
+    assert PPOConfig.from_dict(config_of().to_dict()).learner_class is S5PPOTorchLearner
+
+
+def spaces() -> dict[str, Any]:
+    env = GymnaxEnv("PositionOnlyCartPoleEasy")
+    return {DEFAULT_MODULE_ID: (env.observation_space, env.action_space)}
