@@ -1,4 +1,4 @@
-"""Whatever a user puts between the memory and the action acts in rollouts, values and predictions as in training."""
+"""What a user puts between memory and action acts in rollouts and predictions as in training."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def test_a_distribution_of_ones_own_draws() -> None:
     made.action_dist.sample = lambda: th.full((BATCH,), 2)
     assert drawn(made).tolist() == [2] * BATCH
     made.action_dist = CategoricalDistribution(4)
-    with mock.patch.object(CategoricalDistribution, "get_actions", lambda *_, **__: th.full((BATCH,), 1)):
+    with mock.patch.object(CategoricalDistribution, "get_actions", return_value=th.full((BATCH,), 1)):
         assert drawn(made).tolist() == [1] * BATCH
     assert head_parameters(made)
     made._get_action_dist_from_latent = lambda _: Offset(4).proba_distribution(th.zeros(BATCH, 4))
