@@ -57,7 +57,8 @@ def test_they_are_the_policys_own_parameters_under_one_name_each() -> None:
     rest = [p for p in made.parameters() if id(p) not in both]
     groups = [{"params": made.lstm_actor.parameters(), "lr": 1e-4}, {"params": made.lstm_critic.parameters()}]
     th.optim.Adam([*groups, {"params": rest}])
-    assert made.lstm_actor.num_layers, made.lstm_actor.hidden_size == made.lstm_hidden_state_shape[::2]
+    size = made.lstm_actor.num_layers, made.lstm_actor.hidden_size
+    assert size == made.lstm_hidden_state_shape[::2]
 
 
 def test_replaced_parameters_are_the_new_ones() -> None:

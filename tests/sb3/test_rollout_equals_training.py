@@ -216,11 +216,7 @@ class Bounded(S5Policy):
 
     @property
     def log_std(self) -> th.Tensor:
-        return self._parameters["log_std"].clamp(max=-1.0)
-
-    @log_std.setter
-    def log_std(self, value: nn.Parameter) -> None:
-        self._parameters["log_std"] = value
+        return self._parameters.get("log_std").clamp(max=-1.0)
 
 
 def test_a_log_std_that_is_computed() -> None:
