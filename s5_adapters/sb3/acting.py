@@ -40,7 +40,8 @@ def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
     """
     if not heads_are_unchanged(policy):
         return ()
-    tensors = [tensor for net in (policy.action_net, policy.value_net) for tensor in (net.weight, net.bias)]
+    nets = policy.action_net._parameters, policy.value_net._parameters
+    tensors = [net[name] for net in nets for name in ("weight", "bias")]
     gaussian = type(policy.action_dist) is DiagGaussianDistribution
     return (*tensors, policy.log_std) if gaussian else tuple(tensors)
 

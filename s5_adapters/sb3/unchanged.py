@@ -60,6 +60,7 @@ def heads_are_unchanged(policy: S5Policy) -> bool:
     That is: no torsos in torch, two dense heads with a bias, in float32, and a distribution whose parameters
     are the action head's outputs and, for a Gaussian, the policy's `log_std`.
     """
+    action_net = policy.action_net
     return (
         type(policy)._get_action_dist_from_latent is _FROM_LATENT
         and "_get_action_dist_from_latent" not in vars(policy)
@@ -67,32 +68,30 @@ def heads_are_unchanged(policy: S5Policy) -> bool:
         and not torch_modules._global_forward_pre_hooks
         and _is_empty(policy.mlp_extractor)
         and _is_dense(policy.value_net)
-        and _is_dense(policy.action_net)
-        and _suits(policy.action_dist, policy)
+        and _is_dense(action_net)
+        and _suits(policy.action_dist, len(action_net._parameters["bias"]), policy)
     )
 
 
 def _is_empty(torsos: object) -> bool:
-    if not _is_unchanged(torsos, Torsos):
-        return False
-    nets = torsos.policy_net, torsos.value_net
-    return all([_is_unchanged(net, nn.Sequential) and not net._modules for net in nets])
+    return _is_unchanged(torsos, Torsos) and all(
+        [_is_unchanged(net, nn.Sequential) and not net._modules for net in torsos._modules.values()]
+    )
 
 
 def _is_dense(net: object) -> bool:
     return (
         _is_unchanged(net, nn.Linear)
-        and len(net._parameters) == 2
+        and net._parameters.keys() == {"weight", "bias"}
         and all([type(p) is nn.Parameter and p.dtype is th.float32 for p in net._parameters.values()])
     )
 
 
-def _suits(dist: object, policy: S5Policy) -> bool:
-    """Whether a distribution is SB3's, for outputs of the width that the action head has."""
+def _suits(dist: object, width: int, policy: S5Policy) -> bool:
+    """Whether a distribution is SB3's, for an action head of `width` outputs."""
     kind = type(dist)
     if kind not in _DISTRIBUTIONS or not _is_unchanged(dist, kind):
         return False
-    width = len(policy.action_net.bias)
     if kind is MultiCategoricalDistribution:
         return sum(dist.action_dims) == width
     if kind is CategoricalDistribution:
