@@ -20,13 +20,12 @@ from stable_baselines3.common.distributions import (
     DiagGaussianDistribution,
     MultiCategoricalDistribution,
 )
-from stable_baselines3.common.policies import ActorCriticPolicy
-from torch import nn
 
 from s5_adapters.core.distributions import DiagonalGaussian, MultiDiscrete, distribution
 from s5_adapters.core.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, parted
 from s5_adapters.sb3.trunk import Pair, Trunk
+from s5_adapters.sb3.unchanged import heads_are_unchanged
 
 if TYPE_CHECKING:
     from s5_adapters.sb3.policies import S5Policy
@@ -37,28 +36,15 @@ __all__ = ["Acting", "acting_program", "draw_noise", "head_parameters"]
 def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
     """Weight and bias of the action head, weight and bias of the value head, and a Gaussian's `log_std`.
 
-    None where SB3's own modules must compute them: gSDE and Bernoulli, torsos in torch, and whatever a user
-    put in a head's place or overrode.
+    Empty where SB3's own modules must compute them: gSDE and Bernoulli, torsos in torch, and whatever a user
+    put in the way (see `unchanged`).
     """
-    nets, kind = (policy.action_net, policy.value_net), type(policy.action_dist)
-    if (
-        kind not in (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
-        or policy.has_torch_torsos
-        or type(policy)._get_action_dist_from_latent is not ActorCriticPolicy._get_action_dist_from_latent
-        or not all(map(_is_plain, nets))
-    ):
+    if not heads_are_unchanged(policy):
         return ()
-    tensors = [tensor for net in nets for tensor in (net.weight, net.bias)]
-    return (*tensors, policy.log_std) if kind is DiagGaussianDistribution else tuple(tensors)
-
-
-def _is_plain(net: nn.Module) -> bool:
-    return (
-        type(net) is nn.Linear
-        and net.bias is not None
-        and not net._forward_hooks
-        and not net._forward_pre_hooks
-    )
+    nets = policy.action_net._parameters, policy.value_net._parameters
+    tensors = [net[name] for net in nets for name in ("weight", "bias")]
+    gaussian = type(policy.action_dist) is DiagGaussianDistribution
+    return (*tensors, policy.log_std) if gaussian else tuple(tensors)
 
 
 def draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.device) -> th.Tensor:
@@ -77,7 +63,8 @@ def acting_program(policy: S5Policy) -> PackedJit:
     Returns:
         A function `(held, pi, vf, features, starts, noise)` as `Trunk.step`, with the trunk's prepared and
         the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as floats
-        `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)` and the next states.
+        `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)`, the latents of both heads and the
+        next states.
     """
     if policy._acting is None:
         policy._acting = Acting.of(policy._trunk, _choices(policy), policy.action_space.shape)
@@ -132,11 +119,11 @@ def _step_with_heads(
         features: tuple[jax.Array, ...],
         starts: jax.Array,
         noise: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, Pair, Pair]:
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, Pair, Pair]:
         prepared, (weight, bias, value_weight, value_bias, *log_std) = parted(held)
         latent_pi, latent_vf, pi, vf = trunk.step(prepared, pi, vf, features, starts)
         actions, log_probs = act(latent_pi @ weight.T + bias, *(log_std or [None]), noise)
         values = latent_vf @ value_weight.T + value_bias
-        return actions.reshape(-1, *action_shape), values, log_probs, pi, vf
+        return actions.reshape(-1, *action_shape), values, log_probs, latent_pi, latent_vf, pi, vf
 
     return step_with_heads

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
-from typing import Any, NamedTuple
+import warnings
+from typing import Any
 
 import jax
+import numpy as np
 import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
@@ -19,7 +22,6 @@ from stable_baselines3.common.torch_layers import (
     CombinedExtractor,
     FlattenExtractor,
     NatureCNN,
-    create_mlp,
 )
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
@@ -28,26 +30,19 @@ from s5_adapters.core import ActorCriticConfig, Discrete
 from s5_adapters.core.weights import Policy, as_policy
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise, head_parameters
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
+from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.packed import PackedJit
+from s5_adapters.sb3.parts import MAX_STOCK_STATE, MemoryPart
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
+from s5_adapters.sb3.predicting import flags, numbers, state_pair
+from s5_adapters.sb3.rollout_check import RandomState, difference
+from s5_adapters.sb3.torsos import Torsos
 from s5_adapters.sb3.trunk import Programs, Trunk
-from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device
+from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, in_transform, on_device
 
-__all__ = ["CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
-
-MAX_STOCK_STATE = 16_384
-"""Numbers in one environment's state above which storing it at every step, as the stock buffer does, is
-refused.
-"""
+__all__ = ["MAX_STOCK_STATE", "CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
 States = tuple[th.Tensor, th.Tensor]
-
-
-class RecurrentShape(NamedTuple):
-    """What `RecurrentPPO` reads of an LSTM to size its buffer."""
-
-    num_layers: int
-    hidden_size: int
 
 
 class ImageInput(BaseFeaturesExtractor):
@@ -79,29 +74,6 @@ class ImageInput(BaseFeaturesExtractor):
         return observations.flatten(1)
 
 
-class Torsos(nn.Module):
-    """What stands between JAX's latents and the heads: torsos whose activation the core does not compute."""
-
-    def __init__(
-        self, dims: tuple[int, int], archs: tuple[list[int], list[int]], activation: type[nn.Module]
-    ) -> None:
-        """Build two sequences of dense layers, both empty where the core has the torsos."""
-        super().__init__()
-        nets = [
-            nn.Sequential(*create_mlp(d, -1, arch, activation)) for d, arch in zip(dims, archs, strict=True)
-        ]
-        self.policy_net, self.value_net = nets
-        self.latent_dim_pi, self.latent_dim_vf = ([d, *a][-1] for d, a in zip(dims, archs, strict=True))
-
-    def forward_actor(self, latent: th.Tensor) -> th.Tensor:
-        """The action head's input."""
-        return self.policy_net(latent)
-
-    def forward_critic(self, latent: th.Tensor) -> th.Tensor:
-        """The value head's input."""
-        return self.value_net(latent)
-
-
 class S5Policy(RecurrentActorCriticPolicy):
     """A recurrent actor-critic whose encoder, memory and torsos run in JAX, in one call a step.
 
@@ -121,6 +93,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             every argument of the network that you leave out, and its observation statistics, frozen, are
             applied before the network. A model that the stock `RecurrentPPO` saves needs that file again to
             load; not so where you gave the policy itself, nor one that `S5RecurrentPPO` saves.
+        check_rollout: compare the first step of a rollout, which one program computes, with SB3's modules; on
+            a difference warn, and let SB3's modules compute every step.
         **memory_config: the memory's own arguments: `d_state`, `dt_min`, `dt_max`, `discretization`, ...
 
     Raises:
@@ -163,6 +137,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         critic_memory: str | None = None,
         encoder: tuple[int, ...] | None = None,
         weights: Policy | str | os.PathLike[str] | None = None,
+        check_rollout: bool = True,
         **memory_config: Any,
     ) -> None:
         """See the class."""
@@ -208,8 +183,6 @@ class S5Policy(RecurrentActorCriticPolicy):
             share_features_extractor=share_features_extractor,
         )
         self._encoder = tuple(encoder or ())
-        is_image = normalize_images and is_image_space(observation_space)
-        self._observes_vectors = isinstance(observation_space, spaces.Box) and not is_image
         self.normalizer: Normalizer | None = None
         if extractor is ImageInput and not normalize_images:
             features_extractor_kwargs = {"normalized_image": True, **(features_extractor_kwargs or {})}
@@ -218,6 +191,11 @@ class S5Policy(RecurrentActorCriticPolicy):
         self._buckets = Buckets(max_waste=4.0)
         self._acting_buckets = Buckets(max_waste=4.0, exact_first=True)
         self._acting: Acting | None = None
+        self.lstm_output_dim = self._memory.d_model
+        self.check_rollout = check_rollout
+        self._is_checked = not check_rollout
+        self._leaves_heads_to_sb3 = False
+        self._trainings = 0
         # The recurrent parent's constructor would build LSTMs and an optimiser for them.
         ActorCriticPolicy.__init__(
             self,
@@ -241,7 +219,6 @@ class S5Policy(RecurrentActorCriticPolicy):
         )
         layers, width = self._trunk.layout.shape
         self.lstm_hidden_state_shape = (layers, 1, width)
-        self.lstm_output_dim = self._memory.d_model
         self.shared_lstm = self._critic_memory.startswith("shared")
         self.enable_critic_lstm = self._critic_memory == "separate"
         if self.weights is not None:
@@ -270,19 +247,14 @@ class S5Policy(RecurrentActorCriticPolicy):
         return self._trunk.two_inputs and bool(self._encoder or self._trunk.config.is_image)
 
     @property
-    def lstm_actor(self) -> RecurrentShape:
-        """What the stock `RecurrentPPO` sizes its buffer by.
+    def lstm_actor(self) -> MemoryPart:
+        """The actor's memory as a module of the policy's own parameters (see `MemoryPart`)."""
+        return MemoryPart(self.trunk, "memory", self._trunk.layout)
 
-        Raises:
-            ValueError: a state too large to be stored at every step.
-        """
-        size = self._trunk.layout.size
-        if size > MAX_STOCK_STATE:
-            raise ValueError(
-                f"memory {self._memory.name!r} has a state of {size} numbers, and RecurrentPPO stores one "
-                f"for every step (at most {MAX_STOCK_STATE} numbers): use s5_adapters.sb3.S5RecurrentPPO"
-            )
-        return RecurrentShape(*self._trunk.layout.shape)
+    @property
+    def lstm_critic(self) -> MemoryPart | None:
+        """The critic's memory likewise; None where it has none of its own (all but "separate")."""
+        return MemoryPart(self.trunk, "critic_memory", self._trunk.layout) if self._trunk.separate else None
 
     def forward(
         self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: th.Tensor, deterministic: bool = False
@@ -299,44 +271,41 @@ class S5Policy(RecurrentActorCriticPolicy):
             actions `(batch, *action_shape)`, values `(batch, 1)`, log-probabilities `(batch,)`, next states.
         """
         features = self._features(obs)
-        states = lstm_states.pi, lstm_states.vf
-        acted = self._act_with_heads(features, *states, episode_starts, deterministic=deterministic)
-        if acted is not None:
-            actions, values, log_prob, pi, vf = acted
-            if not any(map(math.isnan, log_prob.tolist())):  # else SB3's distribution says what is wrong
-                if not isinstance(self.action_space, spaces.Box):
-                    actions = actions.long()
-                return actions, values, log_prob, RNNStates(pi, vf)
-        latent_pi, latent_vf, pi, vf = self._run(features, *states, episode_starts)
-        distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
-        actions = distribution.get_actions(deterministic=deterministic)
-        values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
-        log_prob = distribution.log_prob(actions)
-        return actions.reshape((-1, *self.action_space.shape)), values, log_prob, RNNStates(pi, vf)
+        starts = self._check(features, episode_starts, lstm_states.pi, lstm_states.vf)
+        given = features, lstm_states.pi, lstm_states.vf, starts
+        acted = self._act_unless_changed(*given, deterministic=deterministic)
+        if acted is None:
+            *latents, pi, vf = self._run(*given)
+            return *self._by_sb3(*latents, deterministic=deterministic), RNNStates(pi, vf)
+        actions, values, log_prob, _, _, pi, vf = acted
+        if not isinstance(self.action_space, spaces.Box):
+            actions = actions.long()
+        return actions, values, log_prob, RNNStates(pi, vf)
 
     def get_distribution(
         self, obs: PyTorchObs, lstm_states: States, episode_starts: th.Tensor
     ) -> tuple[Distribution, States]:
         """The action distribution and the actor's next state; the critic is not computed."""
-        features = self._features_of(obs, self.pi_features_extractor)
-        self._check_state(lstm_states, features)
-        if th.is_grad_enabled() or len(features) != lstm_states[0].shape[1]:
+        features = self._features(obs)[0]
+        starts = self._check((features,), episode_starts, lstm_states)
+        if not self._is_step((features,), lstm_states):
             inputs = (features,) * (1 + self._trunk.two_inputs)
-            latent, _, states, _ = self._sequence(inputs, lstm_states, lstm_states, episode_starts)
+            latent, _, states, _ = self._sequence(inputs, lstm_states, lstm_states, starts)
         else:
-            latent, states = self._act(features, lstm_states, episode_starts)
+            latent, states = self._act(features, lstm_states, starts)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent)), states
 
     def predict_values(self, obs: PyTorchObs, lstm_states: States, episode_starts: th.Tensor) -> th.Tensor:
         """Values `(batch, 1)` under the critic's state."""
-        features = self._features_of(obs, self.vf_features_extractor)
+        features = self._features(obs)[-1]
+        starts = self._check((features,), episode_starts, lstm_states)
         inputs = (features,) * (1 + self._trunk.two_inputs)
-        states = lstm_states, lstm_states
+        given = inputs, lstm_states, lstm_states, starts
         # One program serves here and in `forward`: rollouts end with this call, and time limits cause it.
-        acted = self._act_with_heads(inputs, *states, episode_starts, deterministic=True, max_waste=math.inf)
+        acted = self._act_with_heads(*given, deterministic=True, max_waste=math.inf)
         if acted is not None:
             return acted[1]
-        _, latent, _, _ = self._run(inputs, *states, episode_starts, max_waste=math.inf)
+        _, latent, _, _ = self._run(*given, max_waste=math.inf)
         return self.value_net(self.mlp_extractor.forward_critic(latent))
 
     def evaluate_actions(
@@ -351,12 +320,69 @@ class S5Policy(RecurrentActorCriticPolicy):
             episode_starts: `(n_seq * steps,)`; episodes may start anywhere within a sequence.
         """
         features = self._features(obs)
-        latent_pi, latent_vf = self._bucketed_sequence(
-            features, lstm_states.pi, lstm_states.vf, episode_starts
-        )
+        starts = self._check(features, episode_starts, lstm_states.pi, lstm_states.vf)
+        latent_pi, latent_vf = self._bucketed_sequence(features, lstm_states.pi, lstm_states.vf, starts)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
         values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
         return values, distribution.log_prob(actions), distribution.entropy()
+
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        """Act on observations as they come from an environment.
+
+        Args:
+            observation: one observation, or one of each environment.
+            state: the pair of `(n_layers, n_envs, width)` that the last call returned; None is zeros.
+            episode_start: for each environment whether its episode starts, in any shape and dtype.
+            deterministic: take the most likely action.
+
+        Returns:
+            actions, and the next state.
+
+        Raises:
+            ValueError: a state or flags of another size; one line.
+        """
+        if state is not None:
+            state = state_pair(state)
+        if episode_start is not None:
+            episode_start = numbers("episode_start", episode_start)
+        return super().predict(observation, state, episode_start, deterministic)
+
+    def extract_features(
+        self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
+    ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
+        """SB3's, behind the observation statistics of `weights`, if there are any."""
+        if self.normalizer is None:
+            return super().extract_features(obs, features_extractor)
+        if self.share_features_extractor:
+            return (features_extractor or self.features_extractor)(self.normalizer(obs))
+        obs = self.normalizer(obs)
+        return self.pi_features_extractor(obs), self.vf_features_extractor(obs)
+
+    def set_training_mode(self, mode: bool) -> None:
+        """SB3's switch; after training the parameters are looked at, before anything acts by them.
+
+        Raises:
+            ValueError: a parameter that is not finite.
+        """
+        if self.training and not mode:
+            check_finite(self, f"after update {self._trainings}" if self._trainings else "before any update")
+        self._trainings += mode
+        super().set_training_mode(mode)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """Torch's, of finite parameters only, since it is what every way of saving writes.
+
+        Raises:
+            ValueError: a parameter that is not finite.
+        """
+        check_finite(self, "and is not saved")
+        return super().state_dict(*args, **kwargs)
 
     def expect_segments(self, count: int, length: int) -> None:
         """Tell that minibatches will be `count` sequences of `length` steps: that shape is never padded."""
@@ -375,9 +401,48 @@ class S5Policy(RecurrentActorCriticPolicy):
             return self._step(
                 self._programs.step, head_parameters(self), pi, vf, features, starts, max_waste=max_waste
             )
-        self._check_state(pi, features[0])
-        self._check_state(vf, features[0])
         return self._sequence(features, pi, vf, starts)
+
+    def _by_sb3(
+        self, latent_pi: th.Tensor, latent_vf: th.Tensor, *, deterministic: bool
+    ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
+        """Actions, values and log-probabilities by SB3's modules, or what a user put in their place."""
+        latent_pi = self.mlp_extractor.forward_actor(latent_pi)
+        latent_vf = self.mlp_extractor.forward_critic(latent_vf)
+        values = self.value_net(latent_vf)
+        distribution = self._get_action_dist_from_latent(latent_pi)
+        actions = distribution.get_actions(deterministic=deterministic)
+        log_prob = distribution.log_prob(actions)
+        return actions.reshape((-1, *self.action_space.shape)), values, log_prob
+
+    def _act_unless_changed(self, *given: Any, deterministic: bool) -> tuple[th.Tensor, ...] | None:
+        """As `_act_with_heads`, and the first time compared with SB3's modules.
+
+        None as well, with the random state as before, where the comparison or a NaN leaves it to them.
+        """
+        before = None if self._is_checked else RandomState(given[-1].device)
+        acted = self._act_with_heads(*given, deterministic=deterministic)
+        if acted is None or any(map(math.isnan, acted[2].tolist())):  # SB3's distribution says what is wrong
+            return None
+        if before is not None:
+            self._is_checked = True
+            after = RandomState(given[-1].device)
+            before.restore()
+            actions, values, log_prob, *latents, _, _ = acted
+            theirs = self._by_sb3(*latents, deterministic=deterministic)
+            told = difference(self, [actions, values, log_prob], list(theirs))
+            if told:
+                self._leaves_heads_to_sb3 = True
+                before.restore()
+                warnings.warn(
+                    f"{type(self).__name__}: a rollout's compiled step and SB3's modules differ in {told}: "
+                    "something was put in their way where the policy does not look. SB3's modules, which "
+                    "training uses, compute rollouts from now on, more slowly",
+                    stacklevel=3,
+                )
+                return None
+            after.restore()
+        return acted
 
     def _act_with_heads(
         self,
@@ -388,19 +453,19 @@ class S5Policy(RecurrentActorCriticPolicy):
         *,
         deterministic: bool,
         max_waste: float | None = None,
-    ) -> tuple[th.Tensor, th.Tensor, th.Tensor, States, States] | None:
-        """Actions, values, log-probabilities and states of one step in one program; None where the heads are
-        torch's to compute.
+    ) -> tuple[Any, ...] | None:
+        """Actions, values, log-probabilities, latents and states of one step in one program; None where the
+        heads are torch's to compute.
         """
         heads = head_parameters(self) if self._is_step(features, pi) else ()
-        if not heads:
+        if not heads or self._leaves_heads_to_sb3:
             return None
         noise = draw_noise(self, len(starts), deterministic, starts.device)
         program = acting_program(self)
         return self._step(program, heads, pi, vf, features, starts, noise, max_waste=max_waste)
 
     def _is_step(self, features: tuple[th.Tensor, ...], states: States) -> bool:
-        return len(features[0]) == states[0].shape[1] and not th.is_grad_enabled()
+        return len(features[0]) == states[0].shape[1] and not th.is_grad_enabled() and not in_transform()
 
     def _step(
         self,
@@ -413,8 +478,6 @@ class S5Policy(RecurrentActorCriticPolicy):
         max_waste: float | None,
     ) -> Any:
         """Call an acting program with its batch padded to a bucket, and cut what it returns."""
-        self._check_state(pi, features[0])
-        self._check_state(vf, features[0])
         batch = len(features[0])
         (rows,) = self._acting_buckets.fit(batch, max_waste=max_waste)
         held = self.trunk.prepared(self._programs.prepare, *heads)
@@ -449,8 +512,6 @@ class S5Policy(RecurrentActorCriticPolicy):
     def _bucketed_sequence(
         self, features: tuple[th.Tensor, ...], pi: States, vf: States, starts: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor]:
-        self._check_state(pi, features[0])
-        self._check_state(vf, features[0])
         count = pi[0].shape[1]
         steps = len(features[0]) // count
         rows, length = self._buckets.fit(count, steps)
@@ -471,38 +532,60 @@ class S5Policy(RecurrentActorCriticPolicy):
         return latent_pi, latent_vf
 
     def _features(self, obs: PyTorchObs) -> tuple[th.Tensor, ...]:
-        if self.share_features_extractor:
-            return (self._features_of(obs, self.features_extractor),)
-        extractors = (self.pi_features_extractor, self.vf_features_extractor)
-        return tuple([self._features_of(obs, extractor) for extractor in extractors])
+        """The features: one for both, or the actor's and the critic's."""
+        features = self.extract_features(obs)
+        return (features,) if self.share_features_extractor else tuple(features)
 
-    def _features_of(self, obs: PyTorchObs, extractor: BaseFeaturesExtractor) -> th.Tensor:
-        if self.normalizer is not None:
-            return extractor(self.normalizer(obs))
-        if type(extractor) is FlattenExtractor and self._observes_vectors:
-            return obs.float().flatten(1)  # what follows comes to the same, more slowly
-        features: th.Tensor = super(ActorCriticPolicy, self).extract_features(obs, extractor)
-        return features
-
-    def _check_state(self, states: States, features: th.Tensor) -> None:
+    def _check(self, features: tuple[th.Tensor, ...], starts: th.Tensor, *states: States) -> th.Tensor:
+        """The flags, `(rows,)`, once flags and states have been found to fit the rows of features."""
         layers, _, width = self.lstm_hidden_state_shape
-        for part in states:
-            if (
-                part.dim() != 3
-                or (part.shape[0], part.shape[2]) != (layers, width)
-                or len(features) % part.shape[1]
-            ):
+        rows = len(features[0])
+        for part in itertools.chain(*states):
+            shape = part.shape
+            if len(shape) != 3 or (shape[0], shape[2]) != (layers, width) or not shape[1] or rows % shape[1]:
                 raise ValueError(
-                    f"recurrent state has shape {tuple(part.shape)}, expected ({layers}, n, {width}) with n "
-                    f"dividing the {len(features)} observations"
+                    f"recurrent state has shape {tuple(shape)}, expected ({layers}, n, {width}) with n "
+                    f"dividing the {rows} observations"
                 )
+        return flags(starts, rows)
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        """Build everything; called by the parent's constructor once the features extractor is there."""
+        super()._build(lr_schedule)
+        if "trunk" not in self._modules:  # `_build_mlp_extractor` is a user's alone: the memory leads to it
+            self._build_trunk(((), ()))
+            parameters, rate = self.parameters(), lr_schedule(1)
+            self.optimizer = self.optimizer_class(parameters, lr=rate, **self.optimizer_kwargs)
+        if not isinstance(self.mlp_extractor, Torsos):
+            self._try_mlp_extractor()
+
+    def _try_mlp_extractor(self) -> None:
+        """Pass zeros through a user's network: what does not fit is told here, and not within a rollout."""
+        widths = zip(("forward_actor", "forward_critic"), self._trunk.latent_dims, strict=True)
+        self.mlp_extractor.eval()
+        for name, width in widths:
+            try:
+                with th.no_grad(), th.random.fork_rng(devices=[]):
+                    getattr(self.mlp_extractor, name)(th.zeros(2, width))
+            except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{type(self).__name__}: mlp_extractor.{name} does not take what it is given, {width} "
+                    f"features ({error}); they come from the memory ({self.lstm_output_dim} wide), or from "
+                    "net_arch's layers where _build_mlp_extractor calls super()"
+                ) from error
+        self.mlp_extractor.train()
 
     def _build_mlp_extractor(self) -> None:
-        """Build the trunk; called by the parent's constructor once the features extractor is there."""
+        """Build the trunk with its torsos, and the torsos that torch computes."""
         arch = (
             self.net_arch if isinstance(self.net_arch, dict) else {"pi": self.net_arch, "vf": self.net_arch}
         )
         torsos = tuple(arch.get("pi", [])), tuple(arch.get("vf", []))
+        self._build_trunk(torsos)
+        rest = torsos if self.has_torch_torsos else ((), ())
+        self.mlp_extractor = Torsos(self._trunk.latent_dims, rest, self.activation_fn)
+
+    def _build_trunk(self, torsos: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
         activation = ACTIVATION_NAMES.get(self.activation_fn)
         if activation is None and self._encoder:
             known = ", ".join(cls.__name__ for cls in ACTIVATION_NAMES)
@@ -528,8 +611,6 @@ class S5Policy(RecurrentActorCriticPolicy):
             check_weights(self, self.weights)
         key = jax.random.key(int(th.randint(0, 2**31 - 1, ()).item()))  # follows SB3's seed
         self.trunk = JaxModule(self._programs.init(key))
-        rest = ((), ()) if activation else torsos
-        self.mlp_extractor = Torsos(self._trunk.latent_dims, rest, self.activation_fn)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         data = super()._get_constructor_parameters()
@@ -541,6 +622,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             "critic_memory": self._critic_memory,
             "encoder": self._encoder,
             "weights": self.weights,
+            "check_rollout": self.check_rollout,
             **memory,
         }
 

@@ -14,12 +14,13 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import FloatSchedule
 
 from s5_adapters.core.weights import as_policy
+from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.policies import CnnS5Policy, MultiInputS5Policy, S5Policy
 from s5_adapters.sb3.segments import (
     SegmentDictRolloutBuffer,
     SegmentRolloutBuffer,
+    minibatches,
     plan_segments,
-    rows_per_batch,
 )
 
 __all__ = ["S5RecurrentPPO"]
@@ -80,6 +81,11 @@ class S5RecurrentPPO(RecurrentPPO):
         batch_size = total if self.batch_size is None else min(self.batch_size, total)
         if batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
+        if total == 1 and self.normalize_advantage:
+            raise ValueError(
+                "n_steps * n_envs is 1: one advantage cannot be normalised; expected at least 2 or "
+                "normalize_advantage=False"
+            )
         length = self.segment_length or plan_segments(self.n_steps, batch_size)
         is_dict = isinstance(self.observation_space, spaces.Dict)
         self.rollout_buffer = (SegmentDictRolloutBuffer if is_dict else SegmentRolloutBuffer)(
@@ -94,8 +100,8 @@ class S5RecurrentPPO(RecurrentPPO):
             segment_length=length,
         )
         if isinstance(self.policy, S5Policy):
-            segments = self.rollout_buffer.segments * self.n_envs
-            self.policy.expect_segments(min(segments, rows_per_batch(length, batch_size) // length), length)
+            _, segments = minibatches(self.n_steps, self.n_envs, length, batch_size)
+            self.policy.expect_segments(segments, length)
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             if isinstance(self.clip_range_vf, float | int) and self.clip_range_vf <= 0:
@@ -103,3 +109,21 @@ class S5RecurrentPPO(RecurrentPPO):
                     f"clip_range_vf is {self.clip_range_vf}, expected a positive number, or None for none"
                 )
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)
+
+    def train(self) -> None:
+        """Update the policy.
+
+        Raises:
+            ValueError: a parameter that is not finite afterwards.
+        """
+        super().train()
+        check_finite(self.policy, f"after update {self._n_updates} (step {self.num_timesteps})")
+
+    def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
+        """SB3's, of finite parameters only; nothing is written otherwise.
+
+        Raises:
+            ValueError: a parameter that is not finite.
+        """
+        check_finite(self.policy, "and is not saved")
+        super().save(path, *args, **kwargs)

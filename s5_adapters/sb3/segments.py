@@ -16,7 +16,7 @@ from sb3_contrib.common.recurrent.type_aliases import (
 )
 from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 
-__all__ = ["SegmentDictRolloutBuffer", "SegmentRolloutBuffer", "plan_segments"]
+__all__ = ["SegmentDictRolloutBuffer", "SegmentRolloutBuffer", "minibatches", "plan_segments"]
 
 SHORTEST = 8
 """No segment is shorter than this, unless the rollout is: a minibatch of single steps would learn no
@@ -33,9 +33,9 @@ Samples = RecurrentRolloutBufferSamples | RecurrentDictRolloutBufferSamples
 def plan_segments(n_steps: int, batch_size: int) -> int:
     """The segments' length: the longest up to `batch_size` that wastes little.
 
-    A rollout of `n_steps` is cut into m segments of `ceil(n_steps / m)` steps, the last one filled up with
-    masked rows; a minibatch holds as many segments as come nearest to `batch_size` rows. The smallest m is
-    taken for which masked rows and the distance from `batch_size` stay within an eighth, else the best
+    A rollout of `n_steps` is cut into m segments of up to `ceil(n_steps / m)` steps, shorter ones filled up
+    with masked rows; a minibatch holds as many segments as come nearest to `batch_size` rows. The smallest m
+    is taken for which masked rows and the distance from `batch_size` stay within an eighth, else the best
     there is.
     """
     shortest = min(n_steps, max(SHORTEST, min(batch_size, 2 * SHORTEST)))
@@ -54,6 +54,28 @@ def plan_segments(n_steps: int, batch_size: int) -> int:
 def rows_per_batch(length: int, batch_size: int) -> int:
     """Rows of a minibatch of whole segments that comes nearest to `batch_size`."""
     return length * max(1, round(batch_size / length))
+
+
+def segment_starts(n_steps: int, length: int) -> np.ndarray:
+    """First steps of a rollout's segments, and its end: as few segments of up to `length` steps as hold it,
+    of lengths that differ by one at most, so that none is a remainder of a step or two.
+    """
+    count = -(-n_steps // length)
+    return np.arange(count + 1) * n_steps // count
+
+
+def minibatches(n_steps: int, n_envs: int, length: int, batch_size: int) -> tuple[int, int]:
+    """Number of minibatches, and of segments in each; some hold one segment less and are filled up, masked.
+
+    As many as bring each nearest to `batch_size` rows, fewer where a minibatch would have a single row: its
+    advantage, divided by the deviation of nothing, is NaN. A rollout of a single row stays one.
+    """
+    per_env = -(-n_steps // length)
+    count = per_env * n_envs
+    wanted = -(-count // (rows_per_batch(length, batch_size) // length))
+    at_least = 1 if n_steps // per_env > 1 else 2
+    number = max(1, min(wanted, count // at_least))
+    return number, -(-count // number)
 
 
 class _Segments(RolloutBuffer):
@@ -92,12 +114,13 @@ class _Segments(RolloutBuffer):
             gae_lambda: lambda of generalised advantage estimation.
             gamma: discount.
             n_envs: environments.
-            segment_length: steps in a segment; the last one of a rollout may be filled with masked rows.
+            segment_length: most steps in a segment; shorter ones are filled with masked rows.
         """
         length = buffer_size if segment_length is None else segment_length
         if not 1 <= length <= buffer_size:
             raise ValueError(f"segment_length is {length}, expected 1 to {buffer_size} (n_steps)")
-        self.segment_length, self.segments = length, -(-buffer_size // length)
+        self._starts = segment_starts(buffer_size, length)
+        self.segment_length, self.segments = length, len(self._starts) - 1
         shape = (self.segments, *hidden_state_shape[1:])
         super().__init__(
             buffer_size, observation_space, action_space, shape, device, gae_lambda, gamma, n_envs=n_envs
@@ -105,8 +128,8 @@ class _Segments(RolloutBuffer):
 
     def add(self, *args: Any, lstm_states: RNNStates, **kwargs: Any) -> None:
         """Store one step, and the states that led to it where a segment starts."""
-        segment, step = divmod(self.pos, self.segment_length)
-        if step == 0:
+        segment = np.searchsorted(self._starts, self.pos)
+        if self._starts[segment] == self.pos:
             self.hidden_states_pi[segment], self.cell_states_pi[segment] = _arrays(lstm_states.pi)
             self.hidden_states_vf[segment], self.cell_states_vf[segment] = _arrays(lstm_states.vf)
         base = DictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else RolloutBuffer
@@ -121,22 +144,21 @@ class _Segments(RolloutBuffer):
 
         Yields:
             sb3-contrib's samples, rows flat with each segment's steps together. Rows with `mask` 0 repeat
-            others: past the rollout's end, and where the last minibatch is short of segments. Every step of
-            the rollout appears exactly once with `mask` 1.
+            others: past a segment's end, and where a minibatch is a segment short. Every step of the rollout
+            appears exactly once with `mask` 1.
         """
         assert self.full, "the rollout buffer must be full before sampling from it"
         count = self.segments * self.n_envs
         wanted = count * self.segment_length if batch_size is None else batch_size
-        per_batch = min(count, rows_per_batch(self.segment_length, wanted) // self.segment_length)
+        number, per_batch = minibatches(self.buffer_size, self.n_envs, self.segment_length, wanted)
         order = np.random.permutation(count)
-        for start in range(0, count, per_batch):
-            chosen = order[start : start + per_batch]
+        for chosen in np.array_split(order, number):
             yield self._samples(np.concatenate([chosen, order[: per_batch - len(chosen)]]), len(chosen))
 
     def _samples(self, chosen: np.ndarray, real: int) -> Samples:
         env, segment = np.divmod(chosen, self.segments)
-        steps = segment[:, None] * self.segment_length + np.arange(self.segment_length)
-        mask = (steps < self.buffer_size) & (np.arange(len(chosen)) < real)[:, None]
+        steps = self._starts[segment][:, None] + np.arange(self.segment_length)
+        mask = (steps < self._starts[segment + 1][:, None]) & (np.arange(len(chosen)) < real)[:, None]
         rows = np.minimum(steps, self.buffer_size - 1).reshape(-1), np.repeat(env, self.segment_length)
 
         def flat(values: np.ndarray) -> th.Tensor:

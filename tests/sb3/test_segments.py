@@ -11,13 +11,17 @@ from gymnasium import spaces
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3.common.env_util import make_vec_env
 
+from s5_adapters.sb3 import S5RecurrentPPO
 from s5_adapters.sb3.segments import (
     SHORTEST,
     SegmentDictRolloutBuffer,
     SegmentRolloutBuffer,
+    minibatches,
     plan_segments,
     rows_per_batch,
+    segment_starts,
 )
 from s5_adapters.torch_bridge import Buckets
 
@@ -177,3 +181,80 @@ def test_buckets_known_and_first_shapes_are_exact() -> None:
     buckets.add(6, 50)
     assert buckets.fit(6, 50) == (6, 50)
     assert buckets.fit(3, 50) == (6, 50)
+
+
+SIZES = {"n_steps": st.integers(2, 2048), "n_envs": st.integers(1, 16), "batch_size": st.integers(1, 512)}
+
+
+def real_rows(n_steps: int, n_envs: int, length: int, batch_size: int) -> list[int]:
+    """The fewest rows with mask 1 that each minibatch can have, however segments are shuffled."""
+    number, per_batch = minibatches(n_steps, n_envs, length, batch_size)
+    starts = segment_starts(n_steps, length)
+    lengths = np.diff(starts)
+    assert lengths.sum() == n_steps
+    assert lengths.max() <= length
+    sizes = [len(part) for part in np.array_split(np.arange(len(lengths) * n_envs), number)]
+    assert max(sizes) == per_batch
+    shortest = np.sort(np.tile(lengths, n_envs))
+    return [int(shortest[:size].sum()) for size in sizes]
+
+
+@given(**SIZES)
+@example(n_steps=100, n_envs=1, batch_size=8)
+@example(n_steps=2, n_envs=1, batch_size=1)
+@example(n_steps=17, n_envs=3, batch_size=16)
+def test_no_minibatch_of_a_plan_has_a_single_row(n_steps: int, n_envs: int, batch_size: int) -> None:
+    length = plan_segments(n_steps, min(batch_size, n_steps * n_envs))
+    assert min(real_rows(n_steps, n_envs, length, batch_size)) >= 2
+
+
+def test_nor_with_any_length_that_a_user_gives() -> None:
+    for n_steps in range(1, 14):
+        for n_envs in range(1, 5):
+            for length in range(1, n_steps + 1):
+                for batch_size in range(1, n_steps * n_envs + 1):
+                    assert n_steps * n_envs == 1 or min(real_rows(n_steps, n_envs, length, batch_size)) >= 2
+
+
+@settings(max_examples=30)
+@given(n_steps=st.integers(2, 40), n_envs=st.integers(1, 4), batch_size=st.integers(1, 40), data=st.data())
+def test_the_buffer_holds_to_the_plan(
+    n_steps: int, n_envs: int, batch_size: int, data: st.DataObject
+) -> None:
+    length = data.draw(st.integers(1, n_steps))
+    masks = [batch.mask for batch in filled(n_steps, n_envs, length).get(batch_size)]
+    number, per_batch = minibatches(n_steps, n_envs, length, batch_size)
+    assert [len(mask) for mask in masks] == [per_batch * length] * number
+    assert min(int(mask.sum()) for mask in masks) >= 2
+
+
+def configurations(count: int) -> list[tuple[int, int, int, int]]:
+    """Sizes whose shapes differ, but n_steps 100 in batches of 8 before all."""
+    rng = np.random.default_rng(0)
+    drawn = [
+        (int(rng.integers(2, 80)), int(rng.integers(1, 4)), int(rng.integers(2, 40))) for _ in range(count)
+    ]
+    return [(i, *sizes) for i, sizes in enumerate([(100, 1, 8), (9, 1, 8), *drawn][:count])]
+
+
+@pytest.mark.parametrize(
+    ("seed", "n_steps", "n_envs", "batch_size"),
+    [
+        pytest.param(*sizes, marks=[pytest.mark.slow] if i >= 6 else [], id="-".join(map(str, sizes[1:])))
+        for i, sizes in enumerate(configurations(200))
+    ],
+)
+def test_two_updates_leave_every_number_finite(seed: int, n_steps: int, n_envs: int, batch_size: int) -> None:
+    env = make_vec_env("CartPole-v1", n_envs=n_envs, seed=seed)
+    kwargs = {"d_model": 4, "n_layers": 1, "net_arch": []}
+    model = S5RecurrentPPO(
+        "S5Policy", env, n_steps=n_steps, batch_size=batch_size, n_epochs=2, seed=seed, policy_kwargs=kwargs
+    )
+    model.learn(2 * n_steps * n_envs)
+    assert all(bool(parameter.isfinite().all()) for parameter in model.policy.parameters())
+    assert np.isfinite(model.logger.name_to_value.get("train/loss", 0.0))
+
+
+def test_a_rollout_of_one_row_cannot_be_normalised() -> None:
+    with pytest.raises(ValueError, match=r"n_steps \* n_envs is 1"):
+        S5RecurrentPPO("S5Policy", "CartPole-v1", n_steps=1, batch_size=1)

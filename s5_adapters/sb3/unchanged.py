@@ -1,0 +1,117 @@
+"""Tell whether a policy's heads are still what SB3 and torch made them, so that a program may stand for them.
+
+Whatever a user puts in their way makes them changed: another class, a method replaced on an object or on its
+class, a hook, a parametrization. It can come at any time, so a rollout asks at every step, in microseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch as th
+from stable_baselines3.common.distributions import (
+    CategoricalDistribution,
+    DiagGaussianDistribution,
+    MultiCategoricalDistribution,
+)
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
+from torch.nn.modules import module as torch_modules
+
+from s5_adapters.sb3.torsos import Torsos
+
+if TYPE_CHECKING:
+    from s5_adapters.sb3.policies import S5Policy
+
+__all__ = ["heads_are_unchanged"]
+
+
+class _Known(NamedTuple):
+    """A class as it was when this module was imported: what it does, and the names that would hide that."""
+
+    methods: Callable[[type], tuple[Any, ...]]
+    originals: tuple[Any, ...]
+    hiding: frozenset[str]
+
+
+def _known(cls: type, *names: str) -> _Known:
+    methods = attrgetter(*names)
+    callables = {name for name in dir(cls) if callable(getattr(cls, name))}
+    return _Known(methods, methods(cls), frozenset(callables | {"_compiled_call_impl"}))
+
+
+_DISTRIBUTIONS = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
+_KNOWN = {
+    **{
+        cls: _known(cls, "proba_distribution", "log_prob", "sample", "mode", "get_actions")
+        for cls in _DISTRIBUTIONS
+    },
+    **{cls: _known(cls, "__call__", "forward") for cls in (nn.Linear, nn.Sequential)},
+    Torsos: _known(Torsos, "forward_actor", "forward_critic"),
+}
+_FROM_LATENT = ActorCriticPolicy._get_action_dist_from_latent
+
+
+def heads_are_unchanged(policy: S5Policy) -> bool:
+    """Whether SB3's own heads and distribution, and nothing else, stand between the trunk and the action.
+
+    That is: no torsos in torch, two dense heads with a bias, in float32, and a distribution whose parameters
+    are the action head's outputs and, for a Gaussian, the policy's `log_std`.
+    """
+    action_net = policy.action_net
+    return (
+        type(policy)._get_action_dist_from_latent is _FROM_LATENT
+        and "_get_action_dist_from_latent" not in vars(policy)
+        and not torch_modules._global_forward_hooks
+        and not torch_modules._global_forward_pre_hooks
+        and _is_empty(policy.mlp_extractor)
+        and _is_dense(policy.value_net)
+        and _is_dense(action_net)
+        and _suits(policy.action_dist, len(action_net._parameters["bias"]), policy)
+    )
+
+
+def _is_empty(torsos: object) -> bool:
+    return _is_unchanged(torsos, Torsos) and all(
+        [_is_unchanged(net, nn.Sequential) and not net._modules for net in torsos._modules.values()]
+    )
+
+
+def _is_dense(net: object) -> bool:
+    return (
+        _is_unchanged(net, nn.Linear)
+        and net._parameters.keys() == {"weight", "bias"}
+        and all([type(p) is nn.Parameter and p.dtype is th.float32 for p in net._parameters.values()])
+    )
+
+
+def _suits(dist: object, width: int, policy: S5Policy) -> bool:
+    """Whether a distribution is SB3's, for an action head of `width` outputs."""
+    kind = type(dist)
+    if kind not in _DISTRIBUTIONS or not _is_unchanged(dist, kind):
+        return False
+    if kind is MultiCategoricalDistribution:
+        return sum(dist.action_dims) == width
+    if kind is CategoricalDistribution:
+        return dist.action_dim == width
+    log_std = policy.log_std
+    return (
+        log_std is policy._parameters.get("log_std")
+        and type(log_std) is nn.Parameter
+        and log_std.dtype is th.float32
+        and log_std.shape == (width,)
+    )
+
+
+def _is_unchanged(thing: object, cls: type) -> bool:
+    if type(thing) is not cls:
+        return False
+    known, own = _KNOWN[cls], vars(thing)
+    return (
+        known.methods(cls) == known.originals
+        and known.hiding.isdisjoint(own)
+        and not own.get("_forward_hooks")
+        and not own.get("_forward_pre_hooks")
+    )
