@@ -1,12 +1,11 @@
-"""Compiled programs that many modules use, kept for as long as one of them does."""
-
-from __future__ import annotations
+"""Compiled programs that many models use, kept for as long as one of them does."""
 
 import weakref
 from collections.abc import Hashable
 from typing import Any, ClassVar, Self
 
-__all__ = ["Shared"]
+from jax._src import pjit
+from jax._src.interpreters import partial_eval
 
 
 class Shared:
@@ -17,22 +16,40 @@ class Shared:
 
     Args:
         *key: what it is made from; equal keys give the same object.
+
     """
 
     _living: ClassVar[weakref.WeakValueDictionary[Hashable, Any]] = weakref.WeakValueDictionary()
+    _gone: ClassVar[list[None]] = []
 
     def __init__(self, *key: Hashable) -> None:
         """Remember the key."""
         self._key = key
+        weakref.finalize(self, Shared._gone.append, None)
 
     @classmethod
     def of(cls, *key: Hashable) -> Self:
-        """The one object of this class and key, made if nothing holds one."""
+        """Return the one object of this class and key, made if nothing holds one."""
         found: Self | None = Shared._living.get((cls, key))
         if found is None:
+            if Shared._gone:
+                Shared._gone.clear()
+                _forget_traces()
             found = Shared._living[cls, key] = cls(*key)
         return found
 
     def __reduce__(self) -> tuple[Any, tuple[Hashable, ...]]:
         """For copying and pickling: the key."""
         return type(self).of, self._key
+
+
+def _forget_traces() -> None:
+    """Drop what JAX noted of functions that were traced inside others, programs that are gone among them.
+
+    JAX keeps a trace of `jnp.add` for every pair of shapes that it ever met, 2 to 3 MiB a model. What is
+    compiled stays compiled; what is called with new shapes is traced anew.
+    """
+    for module, name in ((pjit, "_infer_params_cached"), (partial_eval, "trace_to_jaxpr")):
+        clear = getattr(getattr(module, name, None), "cache_clear", None)
+        if clear is not None:
+            clear()

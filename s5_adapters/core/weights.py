@@ -28,6 +28,8 @@ from jax import Array
 from s5_adapters.core.distributions import ActionSpec, Box, Discrete, MultiDiscrete, distribution
 from s5_adapters.core.memory import Params, State
 from s5_adapters.core.policy import ActorCritic, ActorCriticConfig, PreparedActorCritic
+from s5_adapters.core.processes import refuse_forked_process
+from s5_adapters.core.shared import Shared
 
 FORMAT: Final = "s5-adapters policy 1"
 _LENGTH_BYTES: Final = 8
@@ -67,7 +69,7 @@ class Policy:
 
     Attributes:
         config: the network's architecture.
-        params: its parameters, as ``ActorCritic(config).init`` structures them.
+        params: its parameters, as ``ActorCritic(config).init`` structures them; copied, and read-only.
         obs_statistics: applied to every observation before the network sees it; None for none.
         env_id: the environment it was trained in, if known.
         env_kwargs: that environment's keyword arguments.
@@ -81,6 +83,9 @@ class Policy:
     env_id: str | None = None
     env_kwargs: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", jax.tree.map(_read_only, self.params))
 
     @cached_property
     def net(self) -> ActorCritic:
@@ -121,15 +126,20 @@ class Policy:
 
     def evaluate(self, obs: Array, state: State, episode_starts: Array) -> tuple[Array, Array, State]:
         """Return the distribution's inputs ``(batch, K)``, the values ``(batch,)`` and the next state."""
-        state, inputs, value = _step(
-            self.net, self._prepared, self._normalisation, state, obs, episode_starts.astype(bool)
+        refuse_forked_process("Policy.act")
+        state, inputs, value = self._programs.step(
+            self._prepared, self._normalisation, state, obs, episode_starts.astype(bool)
         )
         return inputs, value, state
 
     @cached_property
     def _prepared(self) -> PreparedActorCritic:
-        prepared: PreparedActorCritic = jax.jit(self.net.prepare)(self.params)
+        prepared: PreparedActorCritic = self._programs.prepare(self.params)
         return prepared
+
+    @cached_property
+    def _programs(self) -> "_Programs":
+        return _Programs.of(self.net)
 
     @cached_property
     def _normalisation(self) -> tuple[Any, ...] | None:
@@ -139,19 +149,35 @@ class Policy:
         return statistics.mean, statistics.variance, statistics.epsilon, statistics.clip
 
 
-@partial(jax.jit, static_argnums=0)
-def _step(
-    net: ActorCritic,
-    prepared: PreparedActorCritic,
-    normalisation: tuple[Array, Array, Array, Array] | None,
-    state: State,
-    obs: Array,
-    episode_starts: Array,
-) -> tuple[State, Array, Array]:
-    if normalisation is not None:
-        mean, variance, epsilon, clip = normalisation
-        obs = jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + epsilon), -clip, clip)
-    return net.step(prepared, state, obs, episode_starts)
+class _Programs(Shared):
+    """A network's functions, compiled, shared by the policies of one architecture."""
+
+    def __init__(self, net: ActorCritic) -> None:
+        super().__init__(net)
+
+        def step(
+            prepared: PreparedActorCritic,
+            normalisation: tuple[Array, Array, Array, Array] | None,
+            state: State,
+            obs: Array,
+            episode_starts: Array,
+        ) -> tuple[State, Array, Array]:
+            if normalisation is not None:
+                mean, variance, epsilon, clip = normalisation
+                obs = jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + epsilon), -clip, clip)
+            return net.step(prepared, state, obs, episode_starts)
+
+        self.prepare = jax.jit(net.prepare)
+        self.step = jax.jit(step)
+
+
+def _read_only(leaf: Any) -> Any:
+    """A leaf that nothing can write to: what was prepared of it stays true."""
+    if isinstance(leaf, jax.Array):
+        return leaf
+    array = np.array(leaf)
+    array.flags.writeable = False
+    return array
 
 
 @partial(jax.jit, static_argnums=0)

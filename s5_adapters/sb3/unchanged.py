@@ -21,6 +21,7 @@ from torch import nn
 from torch.nn.modules import module as torch_modules
 
 from s5_adapters.sb3.torsos import Torsos
+from s5_adapters.torch_bridge.watched import PARAMETERS
 
 if TYPE_CHECKING:
     from s5_adapters.sb3.policies import S5Policy
@@ -83,7 +84,7 @@ def _is_dense(net: object) -> bool:
     return (
         _is_unchanged(net, nn.Linear)
         and net._parameters.keys() == {"weight", "bias"}
-        and all([type(p) is nn.Parameter and p.dtype is th.float32 for p in net._parameters.values()])
+        and all([type(p) in PARAMETERS and p.dtype is th.float32 for p in net._parameters.values()])
     )
 
 
@@ -99,7 +100,7 @@ def _suits(dist: object, width: int, policy: S5Policy) -> bool:
     log_std = policy.log_std
     return (
         log_std is policy._parameters.get("log_std")
-        and type(log_std) is nn.Parameter
+        and type(log_std) in PARAMETERS
         and log_std.dtype is th.float32
         and log_std.shape == (width,)
     )

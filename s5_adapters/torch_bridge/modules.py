@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from s5_adapters.torch_bridge.arrays import (
     on_device,
     to_jax,
 )
+from s5_adapters.torch_bridge.watched import Values
 
 __all__ = ["JaxModule"]
 
@@ -50,7 +50,7 @@ class JaxModule(nn.Module):
                     f"parameter {name!r} is {dtype_name(value)}; torch trains floating arrays only"
                 )
             self.register_parameter(name, nn.Parameter(value))
-        self._prepared: dict[Callable[..., PyTree], tuple[_Copies, PyTree]] = {}
+        self._prepared: dict[Callable[..., PyTree], tuple[Values, PyTree]] = {}
 
     @between_graphs
     def tree(self) -> PyTree:
@@ -109,14 +109,14 @@ class JaxModule(nn.Module):
             )
         leaves = [*self._leaves(), *beside]
         held = self._prepared.get(prepare)
-        if held is None or not held[0].equal(leaves):
+        if held is None or not held[0].are_those_of(leaves):
             names = [*self._names, *[f"beside[{i}]" for i in range(len(beside))]]
-            copies = _Copies(leaves)
+            values = Values(leaves)
             with on_device(common_device(leaves)):
-                arrays = [to_jax(copy, name) for name, copy in zip(names, copies.tensors, strict=True)]
+                arrays = [to_jax(copy, name) for name, copy in zip(names, values.copies, strict=True)]
                 own, others = arrays[: len(self._names)], arrays[len(self._names) :]
                 value = jax.block_until_ready(prepare(jax.tree.unflatten(self._treedef, own), *others))
-            held = self._prepared[prepare] = (copies, value)
+            held = self._prepared[prepare] = (values, value)
         return held[1]
 
     def forget(self) -> None:
@@ -136,44 +136,6 @@ class JaxModule(nn.Module):
 
     def _leaves(self) -> list[nn.Parameter]:
         return list(map(self._parameters.__getitem__, self._names))  # type: ignore[arg-type]
-
-
-class _Copies:
-    """Copies of tensors, to tell whether these still have the same values.
-
-    Torch counts a tensor's versions, but nothing counts what is written through `.data`, through a numpy
-    view or by another process, and freed memory comes back under the same address. So values are compared:
-    on the CPU bit by bit where they lie.
-    """
-
-    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
-        self.tensors = [tensor.detach().clone(memory_format=torch.contiguous_format) for tensor in tensors]
-        self._on_cpu = all(tensor.device.type == "cpu" for tensor in self.tensors)
-        self._places = [(copy.shape, copy.dtype, copy.data_ptr(), copy.nbytes) for copy in self.tensors]
-
-    def equal(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether these tensors have the copies' shapes, dtypes, devices and bits."""
-        if len(tensors) != len(self.tensors):
-            return False
-        if not self._on_cpu:
-            return all(map(_same, tensors, self.tensors))
-        for tensor, (shape, dtype, address, size) in zip(tensors, self._places, strict=True):
-            if tensor.shape != shape or tensor.dtype != dtype or tensor.device.type != "cpu":
-                return False
-            if not tensor.is_contiguous():
-                tensor = tensor.contiguous()  # kept alive until it was compared
-            if _memcmp(tensor.data_ptr(), address, size):
-                return False
-        return True
-
-
-def _same(tensor: torch.Tensor, copy: torch.Tensor) -> bool:
-    same = tensor.shape == copy.shape and tensor.dtype == copy.dtype and tensor.device == copy.device
-    return same and torch.equal(tensor, copy)
-
-
-_memcmp = ctypes.CDLL(None).memcmp
-_memcmp.argtypes, _memcmp.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_int
 
 
 def _path_name(path: tuple[Any, ...]) -> str:

@@ -292,11 +292,11 @@ def test_a_saved_model_loads_in_a_process_that_never_imported_us(tmp_path: Path)
 
 
 def test_a_gpu_without_jax_for_it_is_told_when_the_policy_moves(monkeypatch: pytest.MonkeyPatch) -> None:
-    from s5_adapters import torch_bridge
+    from s5_adapters.torch_bridge import arrays
 
-    monkeypatch.setattr(torch_bridge, "_cuda_devices", lambda: 0)
+    monkeypatch.setattr(arrays, "_cuda_devices", lambda: 0)
     with pytest.raises(RuntimeError, match=r"pip install 'jax\[cuda12\]'.*device='cpu'"):
-        torch_bridge.check_device(th.device("cuda", 0), "parameter 'memory/B'")
+        arrays.check_device(th.device("cuda", 0), "parameter 'memory/B'")
 
 
 class TestCompilation:
