@@ -225,10 +225,9 @@ class ActorCritic:
         obs = jnp.zeros((1, *self.config.obs_shape))
         params: dict[str, Any] = {"encoder": self._encoder.init(next(keys), obs).get("params", {})}
         encoded = self._encode(params, obs)
-        state, starts = self.memory.initial_state(1), jnp.zeros((1, 1), bool)
-        params["memory"] = self.memory.init(next(keys), state, encoded[None], starts)
+        params["memory"] = self.memory.init(next(keys), encoded.shape[-1])
         if self.has_two_memories:
-            params["critic_memory"] = self.memory.init(next(keys), state, encoded[None], starts)
+            params["critic_memory"] = self.memory.init(next(keys), encoded.shape[-1])
         memorised = jnp.zeros((1, self.memory.d_model))
         critic_input = encoded if self.config.critic_memory == "none" else memorised
         params["actor"] = self._actor.init(next(keys), memorised)["params"]

@@ -1,0 +1,166 @@
+"""Mamba's selective state space model (Gu and Dao 2023, arXiv 2312.00752) with resets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jax import Array
+
+from s5_adapters.core import rows
+from s5_adapters.core.checks import integer, positive
+from s5_adapters.core.memory import Params, register_memory
+from s5_adapters.core.scan import linear_recurrence
+from s5_adapters.core.scan_methods import VARYING_METHODS
+from s5_adapters.core.stack import Stack
+
+
+class MambaState(NamedTuple):
+    """What a layer, or with an axis ``n_layers`` after the batch a stack, carries; float32."""
+
+    convolution: Array
+    """``(batch, d_conv - 1, E)``: the convolution's last inputs of this episode, the latest last."""
+    ssm: Array
+    """``(batch, N, E)``: the state space model's state, N numbers for each of E channels."""
+
+
+@register_memory("mamba")
+@dataclass(frozen=True, kw_only=True)
+class Mamba(Stack):
+    """A stack of Mamba blocks (figure 3, algorithm 2): E = expand * d_model channels of N = d_state numbers.
+
+        x, z = W_in u;    x = silu(convolution(x));    dt, B, C = selected by x
+        h_t = exp(dt_t A) h_{t-1} + dt_t B_t x_t,    y_t = C_t h_t + D x_t;    W_out (y * silu(z))
+
+    dt is positive, A = -exp(log_a) negative. A reset cuts both the state and the convolution.
+
+    Attributes:
+        d_state: numbers in the state of one channel.
+        d_conv: steps that the causal convolution of each channel sees, at least 2.
+        expand: channels per feature.
+        dt_min: smallest initial time step; time steps are drawn log-uniformly.
+        dt_max: largest initial time step.
+
+    """
+
+    methods: ClassVar = VARYING_METHODS
+
+    d_state: int = 16
+    d_conv: int = 4
+    expand: int = 2
+    dt_min: float = 0.001
+    dt_max: float = 0.1
+    activation: str = "none"
+    norm: str = "pre"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.set_checked(
+            d_state=integer("d_state", self.d_state),
+            d_conv=integer("d_conv", self.d_conv, minimum=2),
+            expand=integer("expand", self.expand),
+            dt_min=positive("dt_min", self.dt_min),
+            dt_max=positive("dt_max", self.dt_max),
+        )
+        if self.dt_min > self.dt_max:
+            raise ValueError(f"dt_min: got {self.dt_min}, expected at most dt_max = {self.dt_max}")
+
+    @property
+    def channels(self) -> int:
+        """E, the width inside a block."""
+        return self.expand * self.d_model
+
+    @property
+    def dt_rank(self) -> int:
+        """The rank of the map from x to dt."""
+        return -(-self.d_model // 16)
+
+    @property
+    def layer_state_shape(self) -> MambaState:
+        """The shapes of a layer's ``MambaState``."""
+        shapes = (self.d_conv - 1, self.channels), (self.d_state, self.channels)
+        return MambaState(*shapes)  # type: ignore[arg-type]
+
+    def init_layer(self, keys: Array) -> dict[str, Array]:
+        """Make the parameters: ``in_kernel (H, 2E)``, ``conv_kernel (d_conv, E)``, ``conv_bias (E,)``,
+        ``select_kernel (E, R + 2N)``, ``dt_kernel (R, E)``, ``dt_bias (E,)``, ``log_a (N, E)``, ``D (E,)``,
+        ``out_kernel (E, H)``, R being ``dt_rank``.
+        """
+        width, channels, rank, size = self.d_model, self.channels, self.dt_rank, self.d_state
+        dense = nn.initializers.lecun_normal()
+        select_key, kernel_key, dt_key = jax.random.split(keys[2], 3)
+        low, high = np.log(self.dt_min), np.log(self.dt_max)
+        dt = jnp.exp(jax.random.uniform(dt_key, (channels,), jnp.float32, minval=low, maxval=high))
+        return {
+            "in_kernel": dense(keys[0], (width, 2 * channels), jnp.float32),
+            "conv_kernel": dense(keys[1], (self.d_conv, channels), jnp.float32),
+            "conv_bias": jnp.zeros(channels, jnp.float32),
+            "select_kernel": dense(select_key, (channels, rank + 2 * size), jnp.float32),
+            "dt_kernel": dense(kernel_key, (rank, channels), jnp.float32),
+            "dt_bias": dt + jnp.log(-jnp.expm1(-dt)),  # softplus of it is dt
+            "log_a": jnp.log(jnp.tile(jnp.arange(1.0, size + 1.0, dtype=jnp.float32)[:, None], channels)),
+            "D": jnp.ones(channels, jnp.float32),
+            "out_kernel": dense(keys[3], (channels, width), jnp.float32),
+        }
+
+    def layer_sequence(
+        self, layer: Params, state: MambaState, u: Array, episode_starts: Array | None
+    ) -> tuple[MambaState, Array]:
+        """Run over a sequence. See ``Stack.layer_sequence``."""
+        starts = jnp.zeros(u.shape[:2], bool) if episode_starts is None else episode_starts
+        x, gate = jnp.split(rows.product(u, layer["in_kernel"]), 2, axis=-1)
+        convolution, x = causal_convolution(layer, state.convolution, x, starts)
+        x = nn.silu(x)
+        ssm, y = self._select(layer, state.ssm, x, starts)
+        return MambaState(convolution, ssm), rows.product(y * nn.silu(gate), layer["out_kernel"])
+
+    def _select(self, layer: Params, state: Array, x: Array, starts: Array) -> tuple[Array, Array]:
+        """Run the selective state space model: ``x (T, B, E)`` to its last state and y."""
+        rank, size = self.dt_rank, self.d_state
+        selected = rows.product(x, layer["select_kernel"])
+        dt, b, c = jnp.split(selected, [rank, rank + size], axis=-1)
+        dt = nn.softplus(rows.dense(dt, layer["dt_kernel"], layer["dt_bias"]))
+        decay = jnp.exp(dt[:, :, None] * -jnp.exp(layer["log_a"]))
+        inputs = b[..., None] * (dt * x)[:, :, None]
+        flat = (*x.shape[:2], -1)
+        states = linear_recurrence(
+            decay.reshape(flat),
+            inputs.reshape(flat),
+            starts,
+            state.reshape(len(state), -1),
+            method=self.method,
+        ).reshape(inputs.shape)
+        return states[-1], jnp.sum(c[..., None] * states, axis=2) + rows.scale(layer["D"], x)
+
+
+def causal_convolution(
+    params: Mapping[str, Array], before: Array, x: Array, starts: Array
+) -> tuple[Array, Array]:
+    """Convolve every channel over its last K steps, none of them from before a reset.
+
+    Args:
+        params: ``conv_kernel (K, E)``, the latest step's weights last, and ``conv_bias (E,)``.
+        before: ``(B, K - 1, E)``, the steps before the first, the latest last.
+        x: ``(T, B, E)``.
+        starts: ``(T, B)`` bool.
+
+    Returns:
+        The last K - 1 steps, zero where a reset came after them, and the outputs ``(T, B, E)``.
+
+    """
+    kernel, length = params["conv_kernel"], len(x)
+    kept = len(kernel) - 1
+    steps = jnp.concatenate([jnp.moveaxis(before, 1, 0), x])
+    starts = jnp.concatenate([jnp.zeros((kept, x.shape[1]), bool), starts])
+    y, is_cut = rows.scale(kernel[kept], x), jnp.zeros(x.shape[:2], bool)
+    last, last_is_cut = [], jnp.zeros(x.shape[1], bool)
+    for lag in range(1, kept + 1):
+        is_cut = is_cut | starts[kept + 1 - lag : kept + 1 - lag + length]
+        lagged = steps[kept - lag : kept - lag + length]
+        y = y + rows.scale(kernel[kept - lag], jnp.where(is_cut[..., None], 0.0, lagged))
+        last.append(jnp.where(last_is_cut[:, None], 0.0, steps[-lag]))
+        last_is_cut = last_is_cut | starts[-lag]
+    return jnp.stack(last[::-1], axis=1), rows.add_bias(y, params["conv_bias"])
