@@ -223,6 +223,43 @@ def test_a_nan_state_is_dropped_by_a_start(name: str) -> None:
 
 
 @every_memory
+def test_gradients_equal_float64_differences(name: str) -> None:
+    memory = small(name)
+    rng = np.random.default_rng(2)
+    # Away from where they start: a zero bias or a scale of one may hide what is wrong.
+    params = jax.tree.map(
+        lambda leaf: np.asarray(leaf + 0.05 * rng.normal(size=leaf.shape), np.float32), params_of(memory)
+    )
+    starts = no_starts()
+    starts[[3, 11], 0] = starts[7, 1] = True
+    weights = rng.normal(size=(LENGTH, BATCH, memory.d_model)).astype(np.float32)
+    paths, tree = jax.tree_util.tree_flatten_with_path((params, warm_state(memory), inputs()))
+    leaves = [np.asarray(leaf) for _, leaf in paths]
+
+    def loss(leaves: list[Any]) -> Any:
+        return jnp.sum(memory.apply(*jax.tree.unflatten(tree, leaves), starts)[1] * weights)
+
+    gradients = [np.asarray(leaf, np.float64) for leaf in jax.jit(jax.grad(loss))(leaves)]
+    # jax.nn.dot_product_attention computes in float32 whatever it is given: small differences drown.
+    step, tolerance = (3e-3, 5e-3) if name == "attention" else (1e-6, 2e-4)
+    with jax.enable_x64(True):
+        exact, wide = jax.jit(loss), [leaf.astype(np.float64) for leaf in leaves]
+        for i, gradient in enumerate(gradients):
+            scale, where = np.linalg.norm(gradient), jax.tree_util.keystr(paths[i][0])
+            if scale == 0:
+                assert where.endswith(".length"), f"{where}: only attention's count of steps has no gradient"
+                continue
+            noise = rng.normal(size=gradient.shape)
+            for direction in (gradient / scale, noise / np.linalg.norm(noise)):
+                ahead, behind = (
+                    float(exact([*wide[:i], wide[i] + offset * direction, *wide[i + 1 :]]))
+                    for offset in (step, -step)
+                )
+                error = abs(np.sum(gradient * direction) - (ahead - behind) / (2 * step))
+                assert error <= tolerance * scale, where
+
+
+@every_memory
 @pytest.mark.parametrize("batch", [1, 3])
 def test_state_shape_describes_the_initial_state(name: str, batch: int) -> None:
     memory = small(name)
