@@ -27,7 +27,7 @@ def use() -> Iterator[str]:
     """Run the page's definitions; what it does with them, its last snippet, is for the test."""
     before = dict(registry._REGISTRY)
     *definitions, use = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    exec(compile("\n".join(definitions), str(PAGE), "exec"), {"__name__": "recipe"})
+    exec(compile("\n".join(definitions), str(PAGE), "exec", dont_inherit=True), {"__name__": "recipe"})
     yield use
     registry._REGISTRY.clear()
     registry._REGISTRY.update(before)
@@ -66,7 +66,7 @@ def test_a_recipe_trains_by_its_name(use: str) -> None:
     )
     names["shrink"] = lambda said: small_config(**said | {"memory_config": {"d_model": 8, "n_layers": 1}})
     with quick_compilation():
-        exec(compile(shrunk, str(PAGE), "exec"), names)
+        exec(compile(shrunk, str(PAGE), "exec", dont_inherit=True), names)
         trainer = names["trainer"]
         assert trainer.config.memory == "averages"
         fresh = Trainer(trainer.config)

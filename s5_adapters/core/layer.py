@@ -19,7 +19,7 @@ from s5_adapters.core.scan import AUTO, resettable_scan
 from s5_adapters.core.stack import Stack
 
 Pair = tuple[Array, Array]
-"""A state's real and imaginary part, ``(B, P)`` each."""
+"""A state's real and imaginary part."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +46,21 @@ class DiagonalStack(Stack):
         """The real and the imaginary part, ``(P,)`` each."""
         return (self.lanes,), (self.lanes,)
 
+    def split(self, state: Pair) -> list[Array]:
+        """Turn the pair of ``(B, n_layers, P)`` arrays into ``(B, 2, P)`` arrays, a layer each."""
+        re, im = state
+        return [jnp.stack([re[:, i], im[:, i]], axis=1) for i in range(self.n_layers)]
+
+    def join(self, states: list[Array]) -> Pair:
+        """Undo ``split``."""
+        stacked = jnp.stack(states, axis=1)
+        return stacked[:, :, 0], stacked[:, :, 1]
+
     def layer_sequence(
-        self, layer: "PreparedLayer", state: Pair, u: Array, episode_starts: Array | None
-    ) -> tuple[Pair, Array]:
-        """Run over a sequence. See ``Stack.layer_sequence``."""
-        initial = jnp.stack(state, axis=1)
-        final, y = layer_sequence(layer, initial, u, episode_starts, method=self.method)
-        return (final[:, 0], final[:, 1]), y
+        self, layer: "PreparedLayer", state: Array, u: Array, episode_starts: Array | None
+    ) -> tuple[Array, Array]:
+        """Run over a sequence, from a state ``(B, 2, P)`` to another. See ``Stack.layer_sequence``."""
+        return layer_sequence(layer, state, u, episode_starts, method=self.method)
 
     def layer_step(
         self, layer: "PreparedLayer", state: Pair, u: Array, episode_starts: Array

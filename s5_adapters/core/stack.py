@@ -117,6 +117,14 @@ class Stack(Memory):
 
         """
 
+    def split(self, state: State) -> list[State]:
+        """Cut a state apart into what ``layer_sequence`` carries, a state a layer."""
+        return split_layers(state, self.n_layers)
+
+    def join(self, states: list[State]) -> State:
+        """Undo ``split``."""
+        return join_layers(states)
+
     def layer_step(self, layer: Any, state: State, u: Array, episode_starts: Array) -> tuple[State, Array]:
         """Run one layer over one step, ``u (B, H)``, ``episode_starts (B,)``, to the next state and y."""
         state, y = self.layer_sequence(layer, state, u[None], episode_starts[None])
@@ -190,9 +198,9 @@ class Stack(Memory):
             return finals, x
 
         carried, y = run_in_chunks(
-            run, self._split(state), (x, episode_starts), rows=self.chunk_rows, remat=self.remat
+            run, self.split(state), (x, episode_starts), rows=self.chunk_rows, remat=self.remat
         )
-        return _join(carried), y
+        return self.join(carried), y
 
     def _block(
         self, inputs: tuple["PreparedBlock", State, Array], episode_starts: Array | None
@@ -218,19 +226,16 @@ class Stack(Memory):
         def run(state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
             x = project(prepared.projection, x)
             finals = []
-            for block, carried in zip(prepared.blocks, self._split(state), strict=True):
+            for block, carried in zip(prepared.blocks, split_layers(state, self.n_layers), strict=True):
                 final, y = self.layer_step(block.layer, carried, self._before(block, x), episode_starts)
                 x = self._after(block, x, y)
                 finals.append(final)
-            return _join(finals), x
+            return join_layers(finals), x
 
         stepped: tuple[State, Array] = step_in_groups(
             run, state, x, episode_starts, weights=self.n_layers * self.d_model**2
         )
         return stepped
-
-    def _split(self, state: State) -> list[State]:
-        return [jax.tree.map(lambda leaf, i=i: leaf[:, i], state) for i in range(self.n_layers)]
 
     def _before(self, block: "PreparedBlock", x: Array) -> Array:
         return layer_norm(block.around, x) if self.norm == "pre" else x
@@ -271,7 +276,13 @@ class PreparedStack:
     blocks: tuple[PreparedBlock, ...]
 
 
-def _join(states: list[State]) -> State:
+def split_layers(state: State, n_layers: int) -> list[State]:
+    """Cut a state apart, leaves ``(B, n_layers, ...)`` into ``n_layers`` states with leaves ``(B, ...)``."""
+    return [jax.tree.map(lambda leaf, i=i: leaf[:, i], state) for i in range(n_layers)]
+
+
+def join_layers(states: list[State]) -> State:
+    """Put the layers' states together again."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *states)
 
 

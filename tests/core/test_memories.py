@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import make_memory
-from s5_adapters.core.memories.mamba import causal_convolution
+from s5_adapters.core.convolution import causal_convolution
 
 from .reference import relative_error
 from .s5_reference import activate, layer_norm, sigmoid
@@ -19,7 +19,7 @@ Array = np.ndarray[Any, Any]
 LENGTH, BATCH, WIDTH = 19, 3, 5
 SMALL: dict[str, dict[str, Any]] = {
     "lru": {"d_state": 8, "r_min": 0.3, "r_max": 0.9},
-    "mingru": {"norm": "pre"},
+    "mingru": {"d_conv": 3},
     "mamba": {"d_state": 3, "d_conv": 3},
 }
 every_paper = pytest.mark.parametrize("name", SMALL)
@@ -41,14 +41,17 @@ def lru(p: dict[str, Array], u: Array, starts: Array, state: Any, config: Any) -
 
 
 def mingru(p: dict[str, Array], u: Array, starts: Array, state: Any, config: Any) -> tuple[Array, Any]:
-    """One layer as Feng et al. write it, section 3.1."""
-    width, h, y = u.shape[-1], state, np.zeros_like(u)
+    """One layer as Feng et al. write it, section 3.1, after a convolution whose buffer is cleared."""
+    width, (buffer, h), y = u.shape[-1], state, np.zeros_like(u)
     for t in range(len(u)):
-        products = u[t] @ p["kernel"] + p["bias"]
+        window = np.concatenate([np.where(starts[t][:, None, None], 0, buffer), u[t][:, None]], axis=1)
+        buffer = window[:, 1:]
+        v = np.sum(window * p["conv_kernel"], axis=1) + p["conv_bias"]
+        products = v @ p["kernel"] + p["bias"]
         z, candidate = sigmoid(products[:, :width]), products[:, width:]
         h = (1 - z) * np.where(starts[t][:, None], 0, h) + z * candidate
         y[t] = h
-    return y, h
+    return y, (buffer, h)
 
 
 def mamba(p: dict[str, Array], u: Array, starts: Array, state: Any, config: Any) -> tuple[Array, Any]:
@@ -144,6 +147,12 @@ def test_any_ring_starts_finite(ring: dict[str, float]) -> None:
     assert all(np.isfinite(leaf).all() for leaf in params.values())
 
 
+def test_a_fresh_mingrus_gates_are_spread() -> None:
+    bias = np.asarray(make_memory("mingru", d_model=2000).init(jax.random.key(0), 4)["bias"][0, :2000])
+    gates = np.sort(sigmoid(bias))
+    assert np.max(np.abs(gates - (np.arange(2000) + 0.5) / 2000)) < 1.95 / np.sqrt(2000), "KS test at 0.1 %"
+
+
 def test_a_fresh_mamba_has_log_uniform_time_steps_and_the_papers_a() -> None:
     memory = make_memory("mamba", d_model=200, dt_min=0.01, dt_max=0.5)
     params = {name: np.asarray(leaf[0]) for name, leaf in memory.init(jax.random.key(0), 4).items()}
@@ -158,11 +167,10 @@ def test_a_fresh_mamba_has_log_uniform_time_steps_and_the_papers_a() -> None:
 def test_the_convolution_sees_no_step_from_before_a_reset(length: int) -> None:
     rng = np.random.default_rng(length)
     kernel, bias = rng.normal(size=(4, 2)).astype(np.float32), rng.normal(size=2).astype(np.float32)
-    params = {"conv_kernel": kernel, "conv_bias": bias}
     buffer, x = rng.normal(size=(5, 3, 2)).astype(np.float32), rng.normal(size=(length, 5, 2))
     starts = rng.random((length, 5)) < 0.4
     starts[:, 0], starts[0, 1], starts[-1, 2] = False, True, True
-    last, y = jax.jit(causal_convolution)(params, buffer, jnp.asarray(x, jnp.float32), starts)
+    last, y = jax.jit(causal_convolution)(kernel, bias, buffer, jnp.asarray(x, jnp.float32), starts)
     expected = np.asarray(buffer, np.float64)
     for t in range(length):
         expected = np.where(starts[t][:, None, None], 0, expected)
@@ -181,6 +189,7 @@ MISTAKES = [
     ("lru", "max_phase", {"max_phase": 0}),
     ("lru", "activation", {"activation": "relu"}),
     ("mingru", "method", {"method": "chunked"}),
+    ("mingru", "d_conv", {"d_conv": 1}),
     ("mamba", "method", {"method": "pallas"}),
     ("mamba", "d_state", {"d_state": 0}),
     ("mamba", "d_conv", {"d_conv": 1}),

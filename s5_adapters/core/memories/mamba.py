@@ -1,6 +1,5 @@
 """Mamba's selective state space model (Gu and Dao 2023, arXiv 2312.00752) with resets."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -12,6 +11,7 @@ from jax import Array
 
 from s5_adapters.core import rows
 from s5_adapters.core.checks import integer, positive
+from s5_adapters.core.convolution import causal_convolution
 from s5_adapters.core.memory import Params, register_memory
 from s5_adapters.core.scan import linear_recurrence
 from s5_adapters.core.scan_methods import VARYING_METHODS
@@ -110,14 +110,15 @@ class Mamba(Stack):
         self, layer: Params, state: MambaState, u: Array, episode_starts: Array | None
     ) -> tuple[MambaState, Array]:
         """Run over a sequence. See ``Stack.layer_sequence``."""
-        starts = jnp.zeros(u.shape[:2], bool) if episode_starts is None else episode_starts
         x, gate = jnp.split(rows.product(u, layer["in_kernel"]), 2, axis=-1)
-        convolution, x = causal_convolution(layer, state.convolution, x, starts)
-        x = nn.silu(x)
-        ssm, y = self._select(layer, state.ssm, x, starts)
+        kernel, bias = layer["conv_kernel"], layer["conv_bias"]
+        convolution, x = causal_convolution(kernel, bias, state.convolution, x, episode_starts)
+        ssm, y = self._select(layer, state.ssm, nn.silu(x), episode_starts)
         return MambaState(convolution, ssm), rows.product(y * nn.silu(gate), layer["out_kernel"])
 
-    def _select(self, layer: Params, state: Array, x: Array, starts: Array) -> tuple[Array, Array]:
+    def _select(
+        self, layer: Params, state: Array, x: Array, episode_starts: Array | None
+    ) -> tuple[Array, Array]:
         """Run the selective state space model: ``x (T, B, E)`` to its last state and y."""
         rank, size = self.dt_rank, self.d_state
         selected = rows.product(x, layer["select_kernel"])
@@ -129,38 +130,8 @@ class Mamba(Stack):
         states = linear_recurrence(
             decay.reshape(flat),
             inputs.reshape(flat),
-            starts,
+            episode_starts,
             state.reshape(len(state), -1),
             method=self.method,
         ).reshape(inputs.shape)
         return states[-1], jnp.sum(c[..., None] * states, axis=2) + rows.scale(layer["D"], x)
-
-
-def causal_convolution(
-    params: Mapping[str, Array], before: Array, x: Array, starts: Array
-) -> tuple[Array, Array]:
-    """Convolve every channel over its last K steps, none of them from before a reset.
-
-    Args:
-        params: ``conv_kernel (K, E)``, the latest step's weights last, and ``conv_bias (E,)``.
-        before: ``(B, K - 1, E)``, the steps before the first, the latest last.
-        x: ``(T, B, E)``.
-        starts: ``(T, B)`` bool.
-
-    Returns:
-        The last K - 1 steps, zero where a reset came after them, and the outputs ``(T, B, E)``.
-
-    """
-    kernel, length = params["conv_kernel"], len(x)
-    kept = len(kernel) - 1
-    steps = jnp.concatenate([jnp.moveaxis(before, 1, 0), x])
-    starts = jnp.concatenate([jnp.zeros((kept, x.shape[1]), bool), starts])
-    y, is_cut = rows.scale(kernel[kept], x), jnp.zeros(x.shape[:2], bool)
-    last, last_is_cut = [], jnp.zeros(x.shape[1], bool)
-    for lag in range(1, kept + 1):
-        is_cut = is_cut | starts[kept + 1 - lag : kept + 1 - lag + length]
-        lagged = steps[kept - lag : kept - lag + length]
-        y = y + rows.scale(kernel[kept - lag], jnp.where(is_cut[..., None], 0.0, lagged))
-        last.append(jnp.where(last_is_cut[:, None], 0.0, steps[-lag]))
-        last_is_cut = last_is_cut | starts[-lag]
-    return jnp.stack(last[::-1], axis=1), rows.add_bias(y, params["conv_bias"])
