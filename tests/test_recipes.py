@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from s5_adapters.core import make_memory
 from s5_adapters.core import memory as registry
-from s5_adapters.purejax import Trainer
+from s5_adapters.purejax import PPOConfig, Trainer
 from tests.purejax.helpers import quick_compilation, small_config
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-a-memory.md"
@@ -60,11 +61,11 @@ def test_a_recipe_keeps_the_contract(name: str) -> None:
 
 
 def test_a_recipe_trains_by_its_name(use: str) -> None:
-    names: dict[str, Any] = {}
-    shrunk = re.sub(r"PPOConfig\((.*)\)", r"dict(\1)", use).replace(
-        "Trainer(config)", "Trainer(shrink(config))"
-    )
-    names["shrink"] = lambda said: small_config(**said | {"memory_config": {"d_model": 8, "n_layers": 1}})
+    small = small_config(memory="feedforward", memory_config={"d_model": 8, "n_layers": 1}, total_steps=64)
+    sizes = {field.name: getattr(small, field.name) for field in dataclasses.fields(small)}
+    names: dict[str, Any] = {"shrink": lambda config: PPOConfig(**sizes | {"memory": config.memory})}
+    shrunk = use.replace("Trainer(config)", "Trainer(shrink(config))")
+    assert shrunk != use
     with quick_compilation():
         exec(compile(shrunk, str(PAGE), "exec", dont_inherit=True), names)
         trainer = names["trainer"]

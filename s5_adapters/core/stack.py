@@ -92,6 +92,11 @@ class Stack(Memory):
     def layer_state_shape(self) -> Any:
         """The pytree of one layer's state, every leaf replaced by its shape without the batch axis."""
 
+    @property
+    def rows_of_a_chunk(self) -> int | None:
+        """``chunk_rows``, or what suits the layer where nothing is said; None: what suits the platform."""
+        return self.chunk_rows
+
     @abstractmethod
     def init_layer(self, keys: Array) -> Mapping[str, Array]:
         """Make one layer's parameters from ``keys (4,)``. No name may begin with input_, gate_ or norm_."""
@@ -198,7 +203,7 @@ class Stack(Memory):
             return finals, x
 
         carried, y = run_in_chunks(
-            run, self.split(state), (x, episode_starts), rows=self.chunk_rows, remat=self.remat
+            run, self.split(state), (x, episode_starts), rows=self.rows_of_a_chunk, remat=self.remat
         )
         return self.join(carried), y
 

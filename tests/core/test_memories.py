@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -126,6 +127,27 @@ def test_sequence_and_steps_equal_the_papers_equations(name: str) -> None:
     for t in range(LENGTH):
         state, y_t = step(prepared, state, x[t], starts[t])
         np.testing.assert_allclose(y_t, expected[t], rtol=1e-4, atol=1e-5)
+
+
+@every_paper
+def test_chunks_and_recomputation_change_nothing(name: str) -> None:
+    memory, params, state, x, starts = problem(name)
+
+    def gradients_of(**settings: Any) -> Any:
+        changed = dataclasses.replace(memory, **settings)
+
+        def loss(params: Any, state: Any, x: Any) -> Any:
+            final, y = changed.apply(params, state, x, starts)
+            return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves((final, y)))
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(params, state, x)
+
+    expected = gradients_of(chunk_rows=0, remat="none")
+    for remat in ("dots", "full"):
+        # 19 steps of 3 rows in chunks of 12 rows: four chunks and a remainder.
+        got = gradients_of(chunk_rows=12, remat=remat)
+        for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
+            assert relative_error(ours, theirs) <= 1e-5, remat
 
 
 def test_a_fresh_lru_lies_on_its_ring_and_keeps_the_variance_of_noise() -> None:

@@ -1,7 +1,7 @@
 """Mamba's selective state space model (Gu and Dao 2023, arXiv 2312.00752) with resets."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +13,14 @@ from s5_adapters.core import rows
 from s5_adapters.core.checks import integer, positive
 from s5_adapters.core.convolution import causal_convolution
 from s5_adapters.core.memory import Params, register_memory
+from s5_adapters.core.platform import default_platform
 from s5_adapters.core.scan import linear_recurrence
 from s5_adapters.core.scan_methods import VARYING_METHODS
 from s5_adapters.core.stack import Stack
+
+CPU_ROWS: Final = 256
+"""Rows of a chunk on a CPU, a quarter of the other stacks': the arrays between two products are N times as
+wide. At 1,024 steps of 8 sequences, 2 x 64, the gradient takes less than half the time."""
 
 
 class MambaState(NamedTuple):
@@ -83,6 +88,11 @@ class Mamba(Stack):
         """The shapes of a layer's ``MambaState``."""
         shapes = (self.d_conv - 1, self.channels), (self.d_state, self.channels)
         return MambaState(*shapes)  # type: ignore[arg-type]
+
+    @property
+    def rows_of_a_chunk(self) -> int | None:
+        """See ``Stack.rows_of_a_chunk``."""
+        return CPU_ROWS if self.chunk_rows is None and default_platform() == "cpu" else self.chunk_rows
 
     def init_layer(self, keys: Array) -> dict[str, Array]:
         """Make the parameters: ``in_kernel (H, 2E)``, ``conv_kernel (d_conv, E)``, ``conv_bias (E,)``,
