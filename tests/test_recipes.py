@@ -63,17 +63,21 @@ def test_a_recipe_keeps_the_contract(name: str) -> None:
 def test_a_recipe_trains_by_its_name(use: str) -> None:
     small = small_config(memory="feedforward", memory_config={"d_model": 8, "n_layers": 1}, total_steps=64)
     sizes = {field.name: getattr(small, field.name) for field in dataclasses.fields(small)}
-    names: dict[str, Any] = {"shrink": lambda config: PPOConfig(**sizes | {"memory": config.memory})}
-    shrunk = use.replace("Trainer(config)", "Trainer(shrink(config))")
-    assert shrunk != use
+    shrunk: list[PPOConfig] = []
+
+    def shrink(config: PPOConfig) -> PPOConfig:
+        shrunk.append(PPOConfig(**sizes | {"memory": config.memory}))
+        return shrunk[-1]
+
+    names: dict[str, Any] = {"shrink": shrink}
+    source = use.replace("Trainer(config)", "Trainer(shrink(config))")
     with quick_compilation():
-        exec(compile(shrunk, str(PAGE), "exec", dont_inherit=True), names)
-        trainer = names["trainer"]
-        assert trainer.config.memory == "averages"
-        fresh = Trainer(trainer.config)
+        exec(compile(source, str(PAGE), "exec", dont_inherit=True), names)
+        fresh = Trainer(shrunk[0])
+    assert shrunk[0].memory == "averages"
     moved = jax.tree.map(
         lambda one, other: float(jnp.abs(one - other).max()),
-        trainer.state.params["memory"],
+        names["trainer"].state.params["memory"],
         fresh.state.params["memory"],
     )
     assert all(change > 0 for change in jax.tree.leaves(moved))
