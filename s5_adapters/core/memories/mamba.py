@@ -123,25 +123,40 @@ class Mamba(Stack):
         x, gate = jnp.split(rows.product(u, layer["in_kernel"]), 2, axis=-1)
         kernel, bias = layer["conv_kernel"], layer["conv_bias"]
         convolution, x = causal_convolution(kernel, bias, state.convolution, x, episode_starts)
-        ssm, y = self._select(layer, state.ssm, nn.silu(x), episode_starts)
-        return MambaState(convolution, ssm), rows.product(y * nn.silu(gate), layer["out_kernel"])
-
-    def _select(
-        self, layer: Params, state: Array, x: Array, episode_starts: Array | None
-    ) -> tuple[Array, Array]:
-        """Run the selective state space model: ``x (T, B, E)`` to its last state and y."""
-        rank, size = self.dt_rank, self.d_state
-        selected = rows.product(x, layer["select_kernel"])
-        dt, b, c = jnp.split(selected, [rank, rank + size], axis=-1)
-        dt = nn.softplus(rows.dense(dt, layer["dt_kernel"], layer["dt_bias"]))
-        decay = jnp.exp(dt[:, :, None] * -jnp.exp(layer["log_a"]))
-        inputs = b[..., None] * (dt * x)[:, :, None]
+        x = nn.silu(x)
+        decay, inputs, c = self._select(layer, x)
         flat = (*x.shape[:2], -1)
         states = linear_recurrence(
             decay.reshape(flat),
             inputs.reshape(flat),
             episode_starts,
-            state.reshape(len(state), -1),
+            state.ssm.reshape(len(state.ssm), -1),
             method=self.method,
         ).reshape(inputs.shape)
-        return states[-1], jnp.sum(c[..., None] * states, axis=2) + rows.scale(layer["D"], x)
+        return MambaState(convolution, states[-1]), _read(layer, states, c, x, gate)
+
+    def layer_step(
+        self, layer: Params, state: MambaState, u: Array, episode_starts: Array
+    ) -> tuple[MambaState, Array]:
+        """Run over one step: without a loop the state is read as it is made. See ``Stack.layer_step``."""
+        x, gate = jnp.split(rows.product(u, layer["in_kernel"]), 2, axis=-1)
+        kernel, bias, starts = layer["conv_kernel"], layer["conv_bias"], episode_starts[None]
+        convolution, convolved = causal_convolution(kernel, bias, state.convolution, x[None], starts)
+        x = nn.silu(convolved[0])
+        decay, inputs, c = self._select(layer, x)
+        ssm = inputs + jnp.where(episode_starts[:, None, None], 0.0, decay * state.ssm)
+        return MambaState(convolution, ssm), _read(layer, ssm, c, x, gate)
+
+    def _select(self, layer: Params, x: Array) -> tuple[Array, Array, Array]:
+        """Let ``x (..., E)`` choose the decays and the inputs ``(..., N, E)``, and C ``(..., N)``."""
+        selected = rows.product(x, layer["select_kernel"])
+        dt, b, c = jnp.split(selected, [self.dt_rank, self.dt_rank + self.d_state], axis=-1)
+        dt = nn.softplus(rows.dense(dt, layer["dt_kernel"], layer["dt_bias"]))
+        decay = jnp.exp(dt[..., None, :] * -jnp.exp(layer["log_a"]))
+        return decay, b[..., None] * (dt * x)[..., None, :], c
+
+
+def _read(layer: Params, states: Array, c: Array, x: Array, gate: Array) -> Array:
+    """Read the outputs ``(..., H)`` out of ``states (..., N, E)``."""
+    y = jnp.sum(c[..., None] * states, axis=-2) + rows.scale(layer["D"], x)
+    return rows.product(y * nn.silu(gate), layer["out_kernel"])
