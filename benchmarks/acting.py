@@ -34,7 +34,7 @@ def measure(batch: int, rounds: int) -> dict[str, Any]:
     u = jnp.asarray(rng.normal(size=(batch, WIDTH)), jnp.float32)
     starts = jnp.asarray(rng.random(batch) < 0.1)
     re, im = (jnp.asarray(rng.normal(size=(batch, LAYERS, LANES)), jnp.float32) for _ in range(2))
-    params = memory.init(jax.random.key(0), memory.initial_state(batch), u[None], starts[None])
+    params = memory.init(jax.random.key(0), WIDTH)
     prepare, ours, theirs = jax.jit(memory.prepare), jax.jit(memory.step), jax.jit(published_step)
     prepared, state = prepare(params), jax.lax.complex(re, im)
     (our_re, _), our_y = ours(prepared, (re, im), u, starts)

@@ -281,7 +281,7 @@ def memories(sizes: Sizes) -> list[Row]:
         config = {"d_model": sizes.width, "n_layers": 4}
         memory = make_memory(name, **config, **({"d_state": sizes.width} if name == "s5" else {}))
         state = memory.initial_state(batch)
-        params = memory.init(jax.random.key(0), state, x[:1], starts[:1])
+        params = memory.init(jax.random.key(0), sizes.width)
 
         def run(params: Any, state: Any, memory: Any = memory) -> Any:
             return jax.grad(lambda p: jnp.sum(memory.apply(p, state, x, starts)[1] ** 2))(params)

@@ -80,7 +80,7 @@ def ours(part: str, remat: str, chunk_rows: int | None = None) -> Program:
     )
 
     def layer(params: Any, u: Any, starts: Any, state: Any) -> tuple[Any, jax.Array]:
-        prepared = memory.prepare({name: leaf[None] for name, leaf in params.items()}).layers[0]
+        prepared = memory.prepare({name: leaf[None] for name, leaf in params.items()}).blocks[0].layer
 
         def run(carried: Any, now: Any) -> tuple[Any, jax.Array]:
             return layer_sequence(prepared, carried, *now)
@@ -115,7 +115,7 @@ def problem(part: str, length: int, batch: int) -> tuple[Any, ...]:
     layers = LAYERS if part == "stack" else 1
     memory = make_memory("s5", d_model=WIDTH, d_state=2 * LANES, n_layers=layers)
     u, starts = normal(length, batch, WIDTH), jnp.asarray(rng.random((length, batch)) < 0.01)
-    params = memory.init(jax.random.key(0), memory.initial_state(1), u[:1], starts[:1])
+    params = memory.init(jax.random.key(0), WIDTH)
     shape: tuple[int, ...] = (batch, layers, LANES)
     if part == "layer":
         params = {name: leaf[0] for name, leaf in params.items() if not name.startswith("gate_")}

@@ -2,13 +2,17 @@
 
     python benchmarks/scan.py                  # table and benchmarks/results/scan-<machine>.json
     python benchmarks/scan.py --write-table    # and the table that method="auto" reads
+    python benchmarks/scan.py --decays varying # the decay of every step alone; keeps the recorded others
     python benchmarks/scan.py --quick          # a minute: two sizes, three rounds, nothing recorded
 
 The published scan is `jax.lax.associative_scan` over triples (decay, input, reset) of complex64, the
 operator of Lu et al., "Structured State Space Models for In-Context Reinforcement Learning" (arXiv
-2303.03982), with one decay per step and the batch by `vmap`. Ratios are published time over ours: above 1 is
-faster. Timings of one size are interleaved, so only they may be compared with each other. The exit code is 1
-where the method that "auto" takes (marked *) is not twice as fast as the published, forward and backward.
+2303.03982), with one decay per step and the batch by `vmap`. Rows "varying" are of a real decay of every
+step, as minGRU and Mamba have it, beside `jax.lax.associative_scan` over pairs (decay, input) with the decay
+zeroed at resets. Ratios are published time over ours: above 1 is faster. Timings of one size are interleaved,
+so only they may be compared with each other. The exit code is 1 where the method that "auto" takes (marked *)
+is not twice as fast as the published, forward and backward; with a varying decay, three times at 1,024 x 64,
+forward too.
 """
 
 from __future__ import annotations
@@ -25,33 +29,48 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from _common import compile_cost, interleaved_medians, machine, table, verdict, write_json
+from _common import (
+    compile_cost,
+    interleaved_medians,
+    machine,
+    recorded_rows,
+    table,
+    verdict,
+    write_json,
+)
 from _published import published_scan
 
 import s5_adapters.core
 from s5_adapters.core import linear_recurrence
-from s5_adapters.core.scan_table import load_table, measured_method
+from s5_adapters.core.scan_table import load_table, measured_method, varying_method
 
-METHODS = ("sequential", "chunked", "associative")
+METHODS = {"constant": ("sequential", "chunked", "associative"), "varying": ("sequential", "associative")}
+"""By the decay: one for all steps, complex, or one of every step, real."""
 LENGTHS = (128, 1024, 4096)
 BATCHES = (8, 64)
 STATE = 128
 PUBLISHED = "published"
 AUTO_TARGET = 2.0
+VARYING_TARGET, VARYING_SIZE = 3.0, (1024, 64)
 TABLE = Path(s5_adapters.core.__file__).parent / "scan_table.json"
 
 
-def problem(length: int, batch: int, state: int = STATE) -> tuple[jax.Array, ...]:
+def problem(length: int, batch: int, decay: str, state: int = STATE) -> tuple[jax.Array, ...]:
     """Decays inside the unit circle, normal inputs, episodes of 100 steps, a carried state, a cotangent."""
     rng = np.random.default_rng(0)
+    varies = decay == "varying"
+    dtype = jnp.float32 if varies else jnp.complex64
 
     def normal(*shape: int) -> jax.Array:
-        return jnp.asarray(rng.normal(size=shape) + 1j * rng.normal(size=shape), jnp.complex64)
+        numbers = rng.normal(size=shape)
+        return jnp.asarray(numbers if varies else numbers + 1j * rng.normal(size=shape), dtype)
 
-    decay = rng.uniform(0.9, 0.999, state) * np.exp(1j * rng.uniform(0, np.pi, state))
+    decays: Any = rng.uniform(0.9, 0.999, (length, batch, state) if varies else state)
+    if not varies:
+        decays = decays * np.exp(1j * rng.uniform(0, np.pi, state))
     starts = rng.random((length, batch)) < 0.01
     return (
-        jnp.asarray(decay, jnp.complex64),
+        jnp.asarray(decays, dtype),
         normal(length, batch, state),
         jnp.asarray(starts),
         normal(batch, state),
@@ -69,13 +88,21 @@ def forward_backward(scan: Callable[..., jax.Array]) -> Callable[..., Any]:
     return run
 
 
-def measure(length: int, batch: int, rounds: int) -> list[dict[str, Any]]:
+def pairs_scan(decay: Any, inputs: Any, starts: Any, initial: Any) -> jax.Array:
+    """The common way to scan a decay of every step: pairs, and a reset is a decay of zero."""
+    decay = jnp.where(starts[..., None], 0.0, decay)
+    inputs = inputs.at[0].add(decay[0] * initial)
+    return jax.lax.associative_scan(lambda a, b: (a[0] * b[0], b[0] * a[1] + b[1]), (decay, inputs))[1]
+
+
+def measure(length: int, batch: int, decay: str, rounds: int) -> list[dict[str, Any]]:
     """One row per scan of this size: seconds, ratio to the published one, compile seconds, scratch bytes."""
-    *arguments, cotangent = problem(length, batch)
-    scans = {PUBLISHED: published_scan} | {
-        method: functools.partial(linear_recurrence, method=method) for method in METHODS
+    *arguments, cotangent = problem(length, batch, decay)
+    scans = {PUBLISHED: published_scan if decay == "constant" else pairs_scan} | {
+        method: functools.partial(linear_recurrence, method=method) for method in METHODS[decay]
     }
-    rows = {name: {"length": length, "batch": batch, "state": STATE, "scan": name} for name in scans}
+    size = {"length": length, "batch": batch, "state": STATE, "decay": decay}
+    rows = {name: {**size, "scan": name} for name in scans}
     for part, inputs in (("forward", arguments), ("forward_backward", [*arguments, cotangent])):
         compiled = {}
         for name, scan in scans.items():
@@ -105,7 +132,7 @@ def check_agreement(calls: dict[str, Callable[[], Any]]) -> None:
 def write_auto_table(rows: list[dict[str, Any]], platform: str) -> Path:
     """Record the fastest method (forward and backward) of each size; other platforms' entries stay."""
     known = json.loads(TABLE.read_text()) if TABLE.exists() else {}
-    ours = [row for row in rows if row["scan"] != PUBLISHED]
+    ours = [row for row in rows if row["scan"] != PUBLISHED and row["decay"] == "constant"]
     known[platform] = [
         {
             "length": length,
@@ -123,25 +150,43 @@ def write_auto_table(rows: list[dict[str, Any]], platform: str) -> Path:
 
 def is_auto(row: dict[str, Any]) -> bool:
     """Whether `method="auto"` takes this row's method at its size."""
+    if row["decay"] == "varying":
+        return row["scan"] == varying_method()
     return row["scan"] == measured_method(length=row["length"], batch=row["batch"])
 
 
 def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
     """One line for each size at which "auto" is too slow."""
-    return [
-        f"{row['scan']} at {row['length']} x {row['batch']}: {row['forward_backward_ratio']}, "
-        f"at least {AUTO_TARGET}"
-        for row in rows
-        if is_auto(row) and row["forward_backward_ratio"] < AUTO_TARGET
-    ]
+    missed = []
+    for row in filter(is_auto, rows):
+        where = f"{row['decay']}, {row['scan']} at {row['length']} x {row['batch']}"
+        parts, target = ("forward_backward",), AUTO_TARGET
+        if row["decay"] == "varying" and (row["length"], row["batch"]) == VARYING_SIZE:
+            parts, target = ("forward", "forward_backward"), VARYING_TARGET
+        for part in parts:
+            if row[f"{part}_ratio"] < target:
+                missed.append(f"{where}, {part}: {row[f'{part}_ratio']}, at least {target}")
+    return missed
 
 
 def show(rows: list[dict[str, Any]]) -> str:
     """The rows as a table: milliseconds, ratios, compile seconds, scratch MiB."""
-    header = ["scan", "length", "batch", "fwd ms", "ratio", "fwd+bwd ms", "ratio", "compile s", "scratch MiB"]
+    header = [
+        "scan",
+        "decay",
+        "length",
+        "batch",
+        "fwd ms",
+        "ratio",
+        "fwd+bwd ms",
+        "ratio",
+        "compile s",
+        "scratch MiB",
+    ]
     lines = [
         [
             row["scan"] + (" *" if is_auto(row) else ""),
+            row["decay"],
             row["length"],
             row["batch"],
             f"{1e3 * row['forward_s']:.2f}",
@@ -163,10 +208,11 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="two sizes, three rounds, nothing recorded")
     parser.add_argument("--lengths", type=int, nargs="+", default=LENGTHS, help="steps in time")
     parser.add_argument("--batches", type=int, nargs="+", default=BATCHES, help="sequences side by side")
+    parser.add_argument("--decays", nargs="+", default=list(METHODS), choices=METHODS, help="kinds of decay")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
     options = parser.parse_args()
-    if options.quick and options.write_table:
-        parser.error("--write-table needs the full run, not --quick")
+    if options.write_table and (options.quick or "constant" not in options.decays):
+        parser.error("--write-table needs the full run, not --quick nor --decays varying")
 
     info = machine()
     print(
@@ -175,10 +221,15 @@ def main() -> int:
     sizes = (
         [(128, 8), (1024, 8)] if options.quick else list(itertools.product(options.lengths, options.batches))
     )
-    rows = [row for size in sizes for row in measure(*size, rounds=3 if options.quick else options.rounds)]
+    rounds = 3 if options.quick else options.rounds
+    rows = [row for decay in options.decays for size in sizes for row in measure(*size, decay, rounds)]
     print(show(rows))
     if not options.quick:
-        print(f"\nwritten: {write_json('scan', info, rows, rounds=options.rounds)}")
+        others = [
+            row | {"decay": row.get("decay", "constant")} for row in recorded_rows("scan", info, [], [])
+        ]
+        kept = [row for row in others if row["decay"] not in options.decays]
+        print(f"\nwritten: {write_json('scan', info, [*kept, *rows], rounds=options.rounds)}")
     if options.write_table:
         print(f"written: {write_auto_table(rows, info['platform'])}")
         load_table.cache_clear()

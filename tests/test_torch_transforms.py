@@ -115,7 +115,7 @@ class Net(torch.nn.Module):
         super().__init__()
         memory = make_memory("s5", d_model=8, d_state=8, n_layers=1)
         state, starts = memory.initial_state(2), jnp.zeros((5, 2), bool)
-        self.inner = JaxModule(jax.jit(memory.init)(jax.random.key(0), state, jnp.ones((5, 2, 3)), starts))
+        self.inner = JaxModule(memory.init(jax.random.key(0), 3))
         self.run = jax2torch(lambda params, x: memory.apply(params, state, x, starts)[1])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -16,6 +16,7 @@ from s5_adapters.bench.sweep import run_sweep
 from s5_adapters.core import checks
 
 DEFAULT_MEMORIES = ("s5", "own-lstm")
+Memory = Literal["s5", "lru", "mingru", "mamba", "gru", "lstm", "own-lstm"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Run:
     """Environments, of those of the sweep; by default all."""
     frameworks: tuple[Literal["purejax", "sb3", "sb3-segments", "rllib"], ...] = FRAMEWORKS  # type: ignore[assignment]
     """Where the same spec is run."""
-    memories: tuple[Literal["s5", "gru", "lstm", "own-lstm"], ...] = DEFAULT_MEMORIES  # type: ignore[assignment]
+    memories: tuple[Memory, ...] = DEFAULT_MEMORIES  # type: ignore[assignment]
     """What stands between encoder and torsos; own-lstm is the framework's own policy, where it has one."""
     seeds: int = 1
     """Runs of each combination."""

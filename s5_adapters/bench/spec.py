@@ -12,7 +12,7 @@ from s5_adapters.purejax.config import PPOConfig
 
 OWN = "own-lstm"
 """The memory of a cell that runs its framework's own LSTM policy, for contrast."""
-MEMORIES = ("s5", "gru", "lstm", OWN)
+MEMORIES = ("s5", "lru", "mingru", "mamba", "gru", "lstm", OWN)
 FRAMEWORKS = ("purejax", "sb3", "sb3-segments", "rllib")
 HAVE_THEIR_OWN = ("sb3", "rllib")
 

@@ -36,6 +36,13 @@ def positive(name: str, value: object) -> float:
     return float(value)
 
 
+def number(name: str, value: object, *, minimum: float, maximum: float) -> float:
+    """Return ``value`` as a float from ``minimum`` to ``maximum``; NaN is refused."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+        raise ValueError(f"{name}: got {value!r}, expected a number from {minimum:g} to {maximum:g}")
+    return float(value)
+
+
 def boolean(name: str, value: object) -> bool:
     """Return ``value`` if it is a bool."""
     if not isinstance(value, bool):

@@ -1,16 +1,72 @@
 """One state space layer with real matrices: into the state, through time, out of it.
 
-The two matrix products are one real product each over (time x batch) rows, and only the diagonal recurrence
+Everything is real arithmetic: a complex number is a pair (see ``planar``), the complex projections into and
+out of the state are one real matrix product each over (time x batch) rows, and only the diagonal recurrence
 walks through time (Smith et al. 2023, arXiv 2208.04933, eq. 2, with resets as in Lu et al. 2023, arXiv
 2303.03982).
 """
+
+from abc import abstractmethod
+from dataclasses import dataclass
 
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
 from s5_adapters.core import rows
+from s5_adapters.core.memory import Params
 from s5_adapters.core.scan import AUTO, resettable_scan
+from s5_adapters.core.stack import Stack
+
+Pair = tuple[Array, Array]
+"""A state's real and imaginary part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiagonalStack(Stack):
+    """A stack of linear layers with P complex lanes each and one decay for all steps: S5, LRU.
+
+        x_t = decay x_{t-1} + B_bar u_t,    y_t = Re(C_bar x_t) + D u_t
+
+    A subclass supplies the parameters, and what ``PreparedLayer`` is made of. The state is a pair (real part,
+    imaginary part) of float32 arrays ``(batch, n_layers, P)``.
+    """
+
+    @property
+    @abstractmethod
+    def lanes(self) -> int:
+        """P, the number of complex numbers in one layer's state."""
+
+    @abstractmethod
+    def prepare_layer(self, params: Params) -> "PreparedLayer":
+        """Make the decay, and pack the matrices."""
+
+    @property
+    def layer_state_shape(self) -> tuple[tuple[int], tuple[int]]:
+        """The real and the imaginary part, ``(P,)`` each."""
+        return (self.lanes,), (self.lanes,)
+
+    def split(self, state: Pair) -> list[Array]:
+        """Turn the pair of ``(B, n_layers, P)`` arrays into ``(B, 2, P)`` arrays, a layer each."""
+        re, im = state
+        return [jnp.stack([re[:, i], im[:, i]], axis=1) for i in range(self.n_layers)]
+
+    def join(self, states: list[Array]) -> Pair:
+        """Undo ``split``."""
+        stacked = jnp.stack(states, axis=1)
+        return stacked[:, :, 0], stacked[:, :, 1]
+
+    def layer_sequence(
+        self, layer: "PreparedLayer", state: Array, u: Array, episode_starts: Array | None
+    ) -> tuple[Array, Array]:
+        """Run over a sequence, from a state ``(B, 2, P)`` to another. See ``Stack.layer_sequence``."""
+        return layer_sequence(layer, state, u, episode_starts, method=self.method)
+
+    def layer_step(
+        self, layer: "PreparedLayer", state: Pair, u: Array, episode_starts: Array
+    ) -> tuple[Pair, Array]:
+        """Run over one step. See ``Stack.layer_step``."""
+        return layer_step(layer, state, u, episode_starts)
 
 
 @struct.dataclass
@@ -22,7 +78,6 @@ class PreparedLayer:
         into_state: ``(H, 2P)``.
         out_of_state: ``(2P, H)``.
         feedthrough: ``(H,)``.
-        rest: the parameters after the state space model, as they are.
 
     """
 
@@ -30,7 +85,6 @@ class PreparedLayer:
     into_state: Array
     out_of_state: Array
     feedthrough: Array
-    rest: dict[str, Array]
 
 
 def layer_sequence(
@@ -56,9 +110,7 @@ def layer_sequence(
     return states[-1], products + rows.scale(layer.feedthrough, u)
 
 
-def layer_step(
-    layer: PreparedLayer, state: tuple[Array, Array], u: Array, episode_starts: Array
-) -> tuple[tuple[Array, Array], Array]:
+def layer_step(layer: PreparedLayer, state: Pair, u: Array, episode_starts: Array) -> tuple[Pair, Array]:
     """Run one step: real and imaginary part of the state ``(B, P)``, ``u (B, H)``, ``episode_starts (B,)`` to
     the next state and y.
 

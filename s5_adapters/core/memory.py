@@ -69,19 +69,16 @@ class Memory(ABC):
         return jax.tree.map(
             lambda shape: jnp.zeros((batch_size, *shape), jnp.float32),
             self.state_shape,
-            is_leaf=_is_shape,
+            is_leaf=is_shape,
         )
 
     @abstractmethod
-    def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> Params:
-        """Make parameters for inputs like ``x (T, B, F)``; only F matters."""
+    def init(self, key: Array, width: int) -> Params:
+        """Make parameters for inputs with that number of features."""
 
     def param_shapes(self, width: int) -> Any:
         """Return ``init``'s result for inputs of that width, uncomputed: ``jax.ShapeDtypeStruct`` leaves."""
-        x = jax.ShapeDtypeStruct((1, 1, width), jnp.float32)
-        starts = jax.ShapeDtypeStruct((1, 1), jnp.bool_)
-        state = jax.eval_shape(lambda: self.initial_state(1))
-        return jax.eval_shape(self.init, jax.random.key(0), state, x, starts)
+        return jax.eval_shape(lambda key: self.init(key, width), jax.random.key(0))
 
     @abstractmethod
     def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
@@ -145,7 +142,8 @@ class Memory(ABC):
         """Run one step, ``x (B, F)``, ``episode_starts (B,)``, to the next state and ``(B, d_model)``."""
 
 
-def _is_shape(node: object) -> bool:
+def is_shape(node: object) -> bool:
+    """Whether a node of a ``state_shape`` is a leaf's shape."""
     return isinstance(node, tuple) and bool(node) and all(isinstance(n, int) for n in node)
 
 
@@ -166,6 +164,9 @@ def project(params: Params, x: Array) -> Array:
 M = TypeVar("M", bound=type[Memory])
 _BUILT_IN: Final = {
     "s5": "s5_adapters.core.ssm",
+    "lru": "s5_adapters.core.memories.lru",
+    "mingru": "s5_adapters.core.memories.mingru",
+    "mamba": "s5_adapters.core.memories.mamba",
     "gru": "s5_adapters.core.baselines.gru",
     "lstm": "s5_adapters.core.baselines.lstm",
     "attention": "s5_adapters.core.baselines.attention",
@@ -216,8 +217,8 @@ def make_memory(name: str, **config: Any) -> Memory:
     """Make a memory by name: ``make_memory("s5", d_model=256, d_state=256, n_layers=4)``.
 
     Args:
-        name: ``"s5"``, ``"gru"``, ``"lstm"``, ``"attention"``, ``"feedforward"``, or what ``register_memory``
-            added.
+        name: ``"s5"``, ``"lru"``, ``"mingru"``, ``"mamba"``, ``"gru"``, ``"lstm"``, ``"attention"``,
+            ``"feedforward"``, or what ``register_memory`` added.
         **config: the fields of that memory's class; lists, as JSON has them, become tuples.
 
     Raises:

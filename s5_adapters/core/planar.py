@@ -25,7 +25,7 @@ def to_complex(x: Array) -> Array:
 
 
 def multiply(factor: Array, x: Array) -> Array:
-    """Multiply ``x (..., c, P)`` by ``factor (c, P)``, c being 1 (real) or 2 (complex).
+    """Multiply ``x (..., c, P)`` by ``factor (..., c, P)``, c being 1 (real) or 2 (complex).
 
     The complex product is one elementwise expression on the flipped component axis, which XLA turns into a
     single fusion.
@@ -33,7 +33,7 @@ def multiply(factor: Array, x: Array) -> Array:
     if factor.shape[-2] == 1:
         return factor * x
     sign = jnp.array([[-1.0], [1.0]], x.dtype)
-    return factor[0] * x + (sign * factor[1]) * x[..., ::-1, :]
+    return factor[..., :1, :] * x + (sign * factor[..., 1:, :]) * x[..., ::-1, :]
 
 
 def conjugate(x: Array) -> Array:
@@ -116,7 +116,7 @@ def _square(high: Array, low: Array) -> tuple[Array, Array]:
 
 
 def select(drop: Array | None, x: Array) -> Array:
-    """Zero ``x (B, c, P)`` where ``drop (B,)`` is True; ``None`` drops nothing.
+    """Zero ``x (..., c, P)`` where ``drop (...)`` is True; ``None`` drops nothing.
 
     Selection, never multiplication: a NaN must not survive a reset.
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, Final
 
 import jax
@@ -16,6 +16,7 @@ from s5_adapters.core.distributions import ActionSpec, Box
 from s5_adapters.core.initializers import orthogonal
 from s5_adapters.core.memory import Memory, Params, State, make_memory
 from s5_adapters.core.rows import Dense
+from s5_adapters.core.shared import Shared
 
 ACTIVATIONS: Final = {
     "tanh": nn.tanh,
@@ -171,6 +172,14 @@ class PreparedActorCritic:
     memories: tuple[Any, ...]
 
 
+class _Initialiser(Shared):
+    """``ActorCritic.init``, compiled."""
+
+    def __init__(self, config: ActorCriticConfig) -> None:
+        super().__init__(config)
+        self.run = jax.jit(ActorCritic(config)._init)
+
+
 @dataclass(frozen=True)
 class ActorCritic:
     """A recurrent actor-critic of pure functions; immutable, equal and hashable by its configuration.
@@ -218,17 +227,23 @@ class ActorCritic:
         state = self.memory.initial_state(batch_size)
         return (state, self.memory.initial_state(batch_size)) if self.has_two_memories else state
 
-    @partial(jax.jit, static_argnums=0)
     def init(self, key: Array) -> dict[str, Any]:
         """Make parameters, compiled as one program."""
+        params: dict[str, Any] = self._initialiser.run(key)
+        return params
+
+    @cached_property
+    def _initialiser(self) -> "_Initialiser":
+        return _Initialiser.of(self.config)
+
+    def _init(self, key: Array) -> dict[str, Any]:
         keys = iter(jax.random.split(key, 5))
         obs = jnp.zeros((1, *self.config.obs_shape), jnp.float32)
         params: dict[str, Any] = {"encoder": self._encoder.init(next(keys), obs).get("params", {})}
         encoded = self._encode(params, obs)
-        state, starts = self.memory.initial_state(1), jnp.zeros((1, 1), bool)
-        params["memory"] = self.memory.init(next(keys), state, encoded[None], starts)
+        params["memory"] = self.memory.init(next(keys), encoded.shape[-1])
         if self.has_two_memories:
-            params["critic_memory"] = self.memory.init(next(keys), state, encoded[None], starts)
+            params["critic_memory"] = self.memory.init(next(keys), encoded.shape[-1])
         memorised = jnp.zeros((1, self.memory.d_model), jnp.float32)
         critic_input = encoded if self.config.critic_memory == "none" else memorised
         params["actor"] = self._actor.init(next(keys), memorised)["params"]

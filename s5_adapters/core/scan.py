@@ -1,9 +1,10 @@
-"""The resettable linear recurrence: the one loop in time that S5 needs.
+"""The resettable linear recurrence: the one loop in time that a diagonal memory needs.
 
 A diagonal state space model's state is ``x_t = decay * x_{t-1} + input_t`` (Smith et al. 2023, arXiv
 2208.04933, eq. 2), cut at episode boundaries (Lu et al. 2023, arXiv 2303.03982, section 4). Its adjoint is
 the same recurrence run the other way, so one function serves the forward pass, the backward pass and, with a
-real decay, generalised advantage estimation.
+real decay, generalised advantage estimation. A decay that is the same at every step (S5, LRU) is the fast
+path; one that the input chooses at every step (minGRU, Mamba) is an array over time.
 """
 
 from functools import partial
@@ -17,9 +18,9 @@ from jax.typing import ArrayLike
 
 from s5_adapters.core import planar
 from s5_adapters.core.checks import nearest_names
-from s5_adapters.core.scan_adjoint import pallas_adjoint, recurrence_adjoint
-from s5_adapters.core.scan_methods import METHODS, sequential
-from s5_adapters.core.scan_table import measured_method
+from s5_adapters.core.scan_adjoint import pallas_adjoint, recurrence_adjoint, varying_adjoint
+from s5_adapters.core.scan_methods import METHODS, VARYING_METHODS, Method, sequential
+from s5_adapters.core.scan_table import measured_method, varying_method
 
 AUTO: Final = "auto"
 STATES: Final = "states"
@@ -35,25 +36,26 @@ def linear_recurrence(
     reverse: bool = False,
     method: str = AUTO,
 ) -> Array:
-    """Solve ``x_t = decay * (1 - start_t) * x_{t-1} + input_t`` for all ``t``.
+    """Solve ``x_t = decay_t * (1 - start_t) * x_{t-1} + input_t`` for all ``t``.
 
     Exact gradients for every floating argument, each in its argument's dtype, by one reversed recurrence that
-    needs the states and nothing else. A reset selects, so that not even a NaN crosses it, forwards or in the
-    gradient.
+    needs the decay and the states and nothing else. A reset selects, so that not even a NaN crosses it,
+    forwards or in the gradient.
 
     Args:
-        decay: ``(P,)`` real or complex, the same at every step.
+        decay: real or complex; ``(P,)``, the same at every step, or ``(T, *batch, P)``, one for every step:
+            ``decay_t`` multiplies the state that arrives at step ``t``.
         inputs: ``(T, *batch, P)`` real or complex. float32, complex64 or narrower; float64 and complex128
             under x64.
         episode_starts: ``(T, *batch)`` bool, True where the state is zeroed before that step's input is
             taken. None: nowhere.
         initial_state: ``(*batch, P)``, what the first step carries in. None: zeros.
-        reverse: flip ``inputs`` and ``episode_starts`` in time, run forward and flip back. The state that
-            arrives from ``t + 1`` is then dropped where ``episode_starts[t]``, so an advantage recurrence
-            passes ``done``.
-        method: ``"sequential"``, ``"associative"``, ``"chunked"``, ``"pallas"`` (a GPU kernel; float32), or
-            ``"auto"``: whichever a benchmark on this platform (``benchmarks/scan.py --write-table``) found
-            fastest nearest to this length and batch.
+        reverse: flip ``inputs``, ``episode_starts`` and a decay of every step in time, run forward and flip
+            back. The state that arrives from ``t + 1`` is then dropped where ``episode_starts[t]``, so an
+            advantage recurrence passes ``done``.
+        method: ``"sequential"``, ``"associative"``, with one decay for all steps also ``"chunked"`` and
+            ``"pallas"`` (a GPU kernel; float32), or ``"auto"``: whichever a benchmark on this platform
+            (``benchmarks/scan.py --write-table``) found fastest nearest to this length and batch.
 
     Returns:
         The states ``(T, *batch, P)``: complex if any floating argument is, in the widest of the arguments'
@@ -66,10 +68,11 @@ def linear_recurrence(
     """
     decay, inputs = _floating("decay", decay), _floating("inputs", inputs)
     initial_state = None if initial_state is None else _floating("initial_state", initial_state)
-    if decay.ndim != 1:
-        raise ValueError(f"decay: got shape {decay.shape}, expected (P,)")
-    if inputs.ndim < 2 or inputs.shape[-1] != decay.shape[0]:
-        raise ValueError(f"inputs: got shape {inputs.shape}, expected (time, *batch, {decay.shape[0]})")
+    varies = decay.ndim != 1
+    if varies and (decay.ndim < 2 or decay.shape != inputs.shape):
+        raise ValueError(f"decay: got shape {decay.shape}, expected (P,) or that of inputs, {inputs.shape}")
+    if inputs.ndim < 2 or inputs.shape[-1] != decay.shape[-1]:
+        raise ValueError(f"inputs: got shape {inputs.shape}, expected (time, *batch, {decay.shape[-1]})")
     length, *batch, width = inputs.shape
     starts = _starts(episode_starts, (length, *batch))
     if initial_state is not None and initial_state.shape != (*batch, width):
@@ -88,7 +91,7 @@ def linear_recurrence(
 
     first = jnp.zeros((*batch, width), dtype) if initial_state is None else initial_state
     states = resettable_scan(
-        components(decay, ()),
+        components(decay, (length, rows) if varies else ()),
         components(inputs, (length, rows)),
         None if starts is None else starts.reshape(length, rows),
         components(first, (rows,)),
@@ -110,7 +113,8 @@ def resettable_scan(
     """Solve the recurrence in component form, unchecked: what the layers of this package call.
 
     Args:
-        decay: ``(c, P)``, c = 1 for a real and 2 for a complex recurrence (see ``planar``).
+        decay: ``(c, P)`` or ``(T, B, c, P)``, c = 1 for a real and 2 for a complex recurrence (see
+            ``planar``).
         inputs: ``(T, B, c, P)``, of the other floating arguments' real dtype or a narrower one.
         starts: ``(T, B)`` bool, or None for no resets.
         initial: ``(B, c, P)``.
@@ -122,15 +126,22 @@ def resettable_scan(
 
     """
     is_wide = decay.dtype == jnp.float64
+    methods = _methods(decay)
+    if method == AUTO and methods is VARYING_METHODS:
+        method = varying_method()
     if method == AUTO:
         method = measured_method(length=inputs.shape[0], batch=inputs.shape[1])
         if method == "pallas" and is_wide:
             method = "associative"
     if method == "pallas" and is_wide:
         raise TypeError(f"method 'pallas': got dtype {decay.dtype}, expected float32 or complex64")
-    if method not in METHODS:
-        raise ValueError(f"method: got {method!r}, expected one of {nearest_names(method, [AUTO, *METHODS])}")
+    if method not in methods:
+        raise ValueError(f"method: got {method!r}, expected one of {nearest_names(method, [AUTO, *methods])}")
     return _scan(method, reverse, decay, inputs, starts, initial)
+
+
+def _methods(decay: Array) -> dict[str, Method]:
+    return METHODS if decay.ndim == 2 else VARYING_METHODS
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -139,12 +150,13 @@ def _scan(
 ) -> Array:
     if method != "pallas":
         inputs = inputs.astype(initial.dtype)
+    run = _methods(decay)[method]
     if not reverse:
-        return METHODS[method](decay, inputs, starts, initial)
+        return run(decay, inputs, starts, initial)
     if method == "sequential":
         return sequential(decay, inputs, starts, initial, reverse=True)
     starts = None if starts is None else _flip(starts)
-    return _flip(METHODS[method](decay, _flip(inputs), starts, initial))
+    return _flip(run(_flip_varying(decay), _flip(inputs), starts, initial))
 
 
 _Residuals = tuple[Array, Array | None, Array, Array, Array]
@@ -169,13 +181,18 @@ def _scan_backward(
             jnp.zeros_like(initial),
         )
     if reverse:
-        cotangent, states = _flip(cotangent), _flip(states)
+        decay, cotangent, states = _flip_varying(decay), _flip(cotangent), _flip(states)
         starts = None if starts is None else _flip(starts)
-    backwards = partial(_scan, method, True)
-    adjoint_of = pallas_adjoint if method == "pallas" else partial(recurrence_adjoint, backwards)
+    adjoint_of = pallas_adjoint
+    if method != "pallas":
+        adjoint_of = partial(
+            recurrence_adjoint if decay.ndim == 2 else varying_adjoint, partial(_scan, method, True)
+        )
     gradient, adjoint, into_initial = adjoint_of(decay, cotangent, starts, states, initial)
     adjoint = adjoint.astype(like_inputs.dtype)
-    return gradient, _flip(adjoint) if reverse else adjoint, None, into_initial
+    if reverse:
+        gradient, adjoint = _flip_varying(gradient), _flip(adjoint)
+    return gradient, adjoint, None, into_initial
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
@@ -183,6 +200,10 @@ _scan.defvjp(_scan_forward, _scan_backward)
 
 def _flip(x: Array) -> Array:
     return jnp.flip(x, axis=0)
+
+
+def _flip_varying(decay: Array) -> Array:
+    return decay if decay.ndim == 2 else _flip(decay)
 
 
 def _floating(name: str, value: ArrayLike) -> Array:

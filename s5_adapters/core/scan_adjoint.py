@@ -4,6 +4,9 @@ That is the recurrence itself in the other direction. The inputs' gradient is ``
 * conj(x_{t-1}) * s_t`` over time and batch. In component form (see ``planar``) the inner product is real,
 hence the conjugates; the conversion from complex64 and back turns them into JAX's convention.
 
+A decay of every step has the index of the state it arrives at, ``decay_{t+1}`` above, and its gradient is not
+summed.
+
 An adjoint maps ``(decay, cotangent, starts, states, initial)`` to the gradients of the decay, the inputs and
 the initial state; shapes as in ``scan_methods``.
 """
@@ -33,6 +36,21 @@ def recurrence_adjoint(
     into_first = planar.select(first, adjoint[0])
     gradient = gradient + planar.multiply_conjugate_sum(planar.select(first, initial), into_first)
     return gradient, adjoint, planar.multiply(towards_past, into_first)
+
+
+def varying_adjoint(
+    backwards: Method, decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
+) -> tuple[Array, Array, Array]:
+    """Do the same for ``decay (T, B, c, P)``; its gradient is ``keep_t * conj(x_{t-1}) * s_t``."""
+    towards_past = planar.conjugate(decay)
+    of_next = jnp.concatenate([towards_past[1:], jnp.zeros_like(decay[:1])])
+    drops = None if starts is None else following(starts)
+    adjoint = backwards(of_next, cotangent, drops, jnp.zeros_like(initial))
+    before = jnp.concatenate([initial[None], states[:-1]])
+    kept = planar.select(starts, adjoint)
+    # Both factors are selected, as above.
+    gradient = planar.multiply(planar.conjugate(planar.select(starts, before)), kept)
+    return gradient, adjoint, planar.multiply(towards_past[0], kept[0])
 
 
 def pallas_adjoint(

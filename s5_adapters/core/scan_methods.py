@@ -3,8 +3,8 @@
 Every method has one signature, ``method(decay, inputs, starts, initial) -> states``, with shapes ``decay (c,
 P)``, ``inputs (T, B, c, P)``, ``starts (T, B)`` bool or None, ``initial (B, c, P)`` and ``states (T, B, c,
 P)``; ``c`` is 1 for a real and 2 for a complex recurrence (see ``planar``). None of them builds an array of
-decays over time: the decay is the same at every step, so its powers are enough. Gradients and the reverse
-direction are ``scan``'s business.
+decays over time: the decay is the same at every step, so its powers are enough. Those of ``VARYING_METHODS``
+take a decay of every step, ``(T, B, c, P)``. Gradients and the reverse direction are ``scan``'s business.
 """
 
 import math
@@ -12,17 +12,19 @@ from collections.abc import Callable
 from typing import Final
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from s5_adapters.core import planar
 
 Method = Callable[[Array, Array, Array | None, Array], Array]
+Triple = tuple[Array, Array, Array]
 
 
 def sequential(
     decay: Array, inputs: Array, starts: Array | None, initial: Array, *, reverse: bool = False
 ) -> Array:
-    """One step after another: on a CPU this runs at the speed of a memory copy.
+    """One step after another, ``decay (c, P)`` or ``(T, B, c, P)``: on a CPU at the speed of a memory copy.
 
     Each state takes the place of its input, so the loop touches one array and not two. The product is
     selected and not the state: the other way round XLA's loop takes three times as long.
@@ -35,8 +37,9 @@ def sequential(
         state, rows = carry
         t = length - 1 - index if reverse else index
         start_t = None if starts is None else lax.dynamic_index_in_dim(starts, t, keepdims=False)
+        decay_t = decay if decay.ndim == 2 else lax.dynamic_index_in_dim(decay, t, keepdims=False)
         input_t = lax.dynamic_index_in_dim(rows, t, keepdims=False)
-        state = input_t + planar.select(start_t, planar.multiply(decay, state))
+        state = input_t + planar.select(start_t, planar.multiply(decay_t, state))
         return state, lax.dynamic_update_index_in_dim(rows, state, t, axis=0)
 
     states: Array = lax.fori_loop(0, length, step, (initial, inputs))[1]
@@ -142,6 +145,30 @@ def pallas(decay: Array, inputs: Array, starts: Array | None, initial: Array) ->
     return scan_pallas.pallas(decay, inputs, starts, initial)
 
 
+def associative_triples(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+    """Parallel scan of (decay, input, reset) triples, ``decay (T, B, c, P)``.
+
+    A triple stands for a run of steps: the product of its decays, the state that it reaches from zero,
+    whether a reset lies in it. What arrives at a reset is selected away, the product with it. A product that
+    overflows saturates, so that one which multiplies an exact zero still gives zero.
+    """
+    if inputs.shape[0] == 0:
+        return inputs
+    if starts is None:
+        starts = jnp.zeros(inputs.shape[:2], bool)
+    limit = float(np.finfo(decay.dtype).max)
+    arrived = planar.select(starts[0], planar.multiply(decay[0], initial))
+    inputs = jnp.concatenate([(inputs[0] + arrived)[None], inputs[1:]])
+
+    def combine(earlier: Triple, later: Triple) -> Triple:
+        decay, state, is_cut = later
+        product = jnp.clip(planar.multiply(decay, earlier[0]), -limit, limit)
+        return product, state + planar.select(is_cut, planar.multiply(decay, earlier[1])), is_cut | earlier[2]
+
+    states: Array = lax.associative_scan(combine, (decay, inputs, starts))[1]
+    return states
+
+
 METHODS: Final[dict[str, Method]] = {
     "sequential": sequential,
     "associative": associative,
@@ -149,3 +176,5 @@ METHODS: Final[dict[str, Method]] = {
     "pallas": pallas,
 }
 """Every method by its name."""
+VARYING_METHODS: Final[dict[str, Method]] = {"sequential": sequential, "associative": associative_triples}
+"""Those for a decay of every step."""

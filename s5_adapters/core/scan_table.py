@@ -44,3 +44,10 @@ def measured_method(*, length: int, batch: int) -> str:
         return abs(math.log(row["length"] / max(length, 1))) + abs(math.log(row["batch"] / max(batch, 1)))
 
     return min(rows, key=distance)["method"]
+
+
+def varying_method() -> str:
+    """Return the method for a decay of every step: on a CPU the loop, at every size measured; else the one
+    whose depth is logarithmic.
+    """
+    return "sequential" if default_platform() == "cpu" else "associative"

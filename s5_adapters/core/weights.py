@@ -139,7 +139,7 @@ class Policy:
 
     @cached_property
     def _programs(self) -> "_Programs":
-        return _Programs.of(self.net)
+        return _Programs.of(self.config)
 
     @cached_property
     def _normalisation(self) -> tuple[Any, ...] | None:
@@ -152,8 +152,9 @@ class Policy:
 class _Programs(Shared):
     """A network's functions, compiled, shared by the policies of one architecture."""
 
-    def __init__(self, net: ActorCritic) -> None:
-        super().__init__(net)
+    def __init__(self, config: ActorCriticConfig) -> None:
+        super().__init__(config)
+        net = ActorCritic(config)
 
         def step(
             prepared: PreparedActorCritic,

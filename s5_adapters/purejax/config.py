@@ -34,7 +34,7 @@ class PPOConfig:
     """Keyword arguments of the environment, as ``s5_envs.make(env_id, **env_kwargs)`` takes them."""
 
     memory: str = "s5"
-    """Memory between encoder and torsos: a name that ``make_memory`` knows ("s5", "gru", ...)."""
+    """Memory between encoder and torsos: a name that ``make_memory`` knows ("s5", "mamba", "gru", ...)."""
     memory_config: Mapping[str, Any] = dataclasses.field(default_factory=lambda: dict(DEFAULT_MEMORY_CONFIG))
     """Keyword arguments of the memory; what is left out takes the memory's own default."""
     encoder: tuple[int, ...] = (64,)

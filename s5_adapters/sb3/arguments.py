@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Memory, make_memory
+from s5_adapters.core.layer import DiagonalStack
 from s5_adapters.core.memory import memory_class
 from s5_adapters.core.policy import CRITIC_MEMORIES
 
@@ -56,8 +57,8 @@ def memory_from_arguments(
         lstm_hidden_size: `MlpLstmPolicy`'s word for the width.
         n_lstm_layers: `MlpLstmPolicy`'s word for the layers.
         lstm_kwargs: must be None.
-        config: the memory's other arguments. Where nothing is said, S5's `d_state` is `d_model` (rounded up
-            to an even number) and its time steps are `DEFAULT_TIME_STEPS`.
+        config: the memory's other arguments. Where nothing is said, the `d_state` of S5 and LRU is `d_model`
+            (rounded up to an even number) and S5's time steps are `DEFAULT_TIME_STEPS`.
 
     Raises:
         TypeError: `lstm_kwargs`, which means nothing to another memory than torch's LSTM.
@@ -76,10 +77,12 @@ def memory_from_arguments(
     width = _one_of("d_model", d_model, "lstm_hidden_size", lstm_hidden_size, DEFAULT_D_MODEL)
     layers = _one_of("n_layers", n_layers, "n_lstm_layers", n_lstm_layers, DEFAULT_LAYERS)
     sizes: dict[str, Any] = {"d_model": width, "n_layers": layers}
-    if "d_state" in known and isinstance(width, int):
+    # Mamba's state size is a channel's and not a layer's, and its time steps mean something else.
+    is_diagonal = issubclass(memory_class(name), DiagonalStack)
+    if is_diagonal and "d_state" in known and isinstance(width, int):
         blocks = 2 * config.get("n_blocks", 1)
         sizes["d_state"] = -(-width // blocks) * blocks
-    if "dt_min" in known and not config.keys() & DEFAULT_TIME_STEPS.keys():
+    if is_diagonal and "dt_min" in known and not config.keys() & DEFAULT_TIME_STEPS.keys():
         sizes |= DEFAULT_TIME_STEPS
     return make_memory(name, **{**sizes, **config})
 

@@ -138,9 +138,8 @@ class Trunk:
             dense[name] = torso.init(next(keys), encoded if bare else memorised).get("params", {})
         if not self.orthogonal:
             dense = _uniform(next(keys), dense)
-        state, starts = self.memory.initial_state(1), jnp.zeros((1, 1), bool)
         names = ("memory", "critic_memory") if self.separate else ("memory",)
-        memories = {name: self.memory.init(next(keys), state, encoded[None], starts) for name in names}
+        memories = {name: self.memory.init(next(keys), encoded.shape[-1]) for name in names}
         return {**dense, **memories}
 
     def prepare(self, params: Params) -> Params:

@@ -15,15 +15,24 @@ def wide(array: ArrayLike) -> Array:
 
 
 def recurrence(decay: Array, inputs: Array, starts: Array, initial: Array, reverse: bool = False) -> Array:
-    """x_t = inputs_t + (0 where starts_t else decay * x_{t-1}), one step at a time, in double precision."""
+    """x_t = inputs_t + (0 where starts_t else decay_t * x_{t-1}), one step at a time, in double precision.
+
+    The decay is one for all steps, (P,), or has the inputs' shape.
+    """
     if reverse:
-        return recurrence(decay, inputs[::-1], starts[::-1], initial)[::-1]
-    decay, inputs, state = wide(decay), wide(inputs), wide(initial)
+        flipped = decay if decay.ndim == 1 else decay[::-1]
+        return recurrence(flipped, inputs[::-1], starts[::-1], initial)[::-1]
+    decay, inputs, state = wide(every_step(decay, inputs)), wide(inputs), wide(initial)
     states = np.zeros(inputs.shape, np.result_type(decay, inputs, state))
     for t in range(len(inputs)):
-        state = inputs[t] + np.where(starts[t][..., None], 0, decay * state)
+        state = inputs[t] + np.where(starts[t][..., None], 0, decay[t] * state)
         states[t] = state
     return states
+
+
+def every_step(decay: Array, inputs: Array) -> Array:
+    """The decay of every step, whichever was given."""
+    return np.broadcast_to(decay, inputs.shape)
 
 
 def recurrence_gradients(
@@ -32,24 +41,27 @@ def recurrence_gradients(
     """Gradients of decay, inputs and initial state, in JAX's convention (transposed, never conjugated).
 
     Derived by hand: with s_t the sum of all that reaches x_t from the future,
-    s_t = g_t + (0 where starts_{t+1} else decay * s_{t+1}), the input's gradient is s_t and the decay's is
-    the sum of x_{t-1} s_t over the steps that are no start. A real argument's gradient is the real part.
+    s_t = g_t + (0 where starts_{t+1} else decay_{t+1} * s_{t+1}), the input's gradient is s_t and decay_t's
+    is x_{t-1} s_t at the steps that are no start; that of one decay for all steps is their sum. A real
+    argument's gradient is the real part.
     """
+    varies = decay.ndim > 1
     if reverse:
-        flipped = recurrence_gradients(decay, inputs[::-1], starts[::-1], initial, cotangent[::-1])
-        return flipped[0], flipped[1][::-1], flipped[2]
+        flipped = decay[::-1] if varies else decay
+        gradients = recurrence_gradients(flipped, inputs[::-1], starts[::-1], initial, cotangent[::-1])
+        return gradients[0][::-1] if varies else gradients[0], gradients[1][::-1], gradients[2]
     states = recurrence(decay, inputs, starts, initial)
     previous = np.concatenate([wide(initial)[None], states[:-1]])
-    multiplier, cotangent = wide(decay), wide(cotangent)
-    d_inputs = np.zeros_like(states)
-    d_decay = np.zeros(states.shape[1:], states.dtype)
-    carried = np.zeros_like(d_decay)
+    multiplier, cotangent = wide(every_step(decay, inputs)), wide(cotangent)
+    d_inputs, d_decay = np.zeros_like(states), np.zeros_like(states)
+    carried = np.zeros(states.shape[1:], states.dtype)
     for t in reversed(range(len(states))):
         d_inputs[t] = cotangent[t] + carried
         kept = np.where(starts[t][..., None], 0, d_inputs[t])
-        d_decay += kept * np.where(starts[t][..., None], 0, previous[t])
-        carried = multiplier * kept
-    d_decay = d_decay.reshape(-1, d_decay.shape[-1]).sum(axis=0)
+        d_decay[t] = kept * np.where(starts[t][..., None], 0, previous[t])
+        carried = multiplier[t] * kept
+    if not varies:
+        d_decay = d_decay.reshape(-1, d_decay.shape[-1]).sum(axis=0)
     gradients = ((d_decay, decay), (d_inputs, inputs), (carried, initial))
     return tuple(g if np.iscomplexobj(argument) else g.real for g, argument in gradients)
 

@@ -67,7 +67,7 @@ def gradient_bytes(n_layers: int, remat: str, chunk_rows: int) -> int:
     )
     x, starts = jnp.ones((LENGTH, BATCH, WIDTH)), jnp.zeros((LENGTH, BATCH), bool)
     state = memory.initial_state(BATCH)
-    params = memory.init(jax.random.key(0), state, x, starts)
+    params = memory.init(jax.random.key(0), WIDTH)
 
     def gradient(params: Any, x: Array) -> Any:
         y, vjp = jax.vjp(lambda params, x: memory.apply(params, state, x, starts)[1], params, x)
@@ -118,7 +118,7 @@ def test_a_recomputed_block_has_the_blocks_gradient() -> None:
 def test_a_nan_cotangent_stays_with_its_batch_element() -> None:
     memory = make_memory("s5", d_model=8, d_state=8, n_layers=2, remat="full", chunk_rows=8)
     x, starts, state = jnp.ones((12, 2, 8)), jnp.zeros((12, 2), bool), memory.initial_state(2)
-    params = memory.init(jax.random.key(0), state, x, starts)
+    params = memory.init(jax.random.key(0), 8)
     _, vjp = jax.vjp(lambda x: memory.apply(params, state, x, starts)[1], x)
     (gradient,) = vjp(jnp.ones((12, 2, 8)).at[8, 0, 0].set(jnp.nan))
     assert np.isnan(gradient[8, 0]).any()

@@ -16,15 +16,21 @@ from hypothesis import strategies as st
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from s5_adapters.core.scan import linear_recurrence
-from s5_adapters.core.scan_table import measured_method
+from s5_adapters.core.scan_table import measured_method, varying_method
 
 from .reference import recurrence, recurrence_gradients, relative_error
 
 METHODS = ("sequential", "associative", "chunked")
+VARYING = ("sequential", "associative")
 VALUE_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
-every_method = pytest.mark.parametrize("method", METHODS)
-auto_too = pytest.mark.parametrize("method", [*METHODS, "auto"])
+constant_decay = pytest.mark.parametrize("method", METHODS)
+PAIRS = [*((method, False) for method in METHODS), *((method, True) for method in VARYING)]
+NAMES = [method + "-varying" * varies for method, varies in PAIRS]
+every_method = pytest.mark.parametrize(("method", "varies"), PAIRS, ids=NAMES)
+auto_too = pytest.mark.parametrize(
+    ("method", "varies"), [*PAIRS, ("auto", False), ("auto", True)], ids=[*NAMES, "auto", "auto-varying"]
+)
 
 # Compiling costs far more than running, so tests share these shapes (length, batch, size) where they can.
 SHORT = (40, (2,), 3)
@@ -32,7 +38,10 @@ LONG = (4096, (2,), 3)
 
 
 class Problem(NamedTuple):
-    """Arguments of one recurrence, as numpy arrays, and a cotangent for its states."""
+    """Arguments of one recurrence, as numpy arrays, and a cotangent for its states.
+
+    Its decay is one for all steps, `(size,)`, or has the inputs' shape.
+    """
 
     decay: np.ndarray
     inputs: np.ndarray
@@ -57,13 +66,15 @@ def make_problem(
     magnitudes: tuple[float, float] = (0.3, 0.9995),
     reset_rate: float = 0.05,
     seed: int = 0,
+    varies: bool = False,
 ) -> Problem:
     """A random problem, its decays of the given magnitudes, its resets at the given rate."""
     rng = np.random.default_rng(seed)
-    decay = rng.uniform(*magnitudes, size) * np.exp(1j * rng.uniform(-np.pi, np.pi, size))
-    if not is_complex:
-        decay = np.abs(decay) * rng.choice([-1, 1], size)
     shape = (length, *batch)
+    sizes = (*shape, size) if varies else (size,)
+    decay = rng.uniform(*magnitudes, sizes) * np.exp(1j * rng.uniform(-np.pi, np.pi, sizes))
+    if not is_complex:
+        decay = np.abs(decay) * rng.choice([-1, 1], sizes)
     return Problem(
         decay.astype(np.complex64 if is_complex else np.float32),
         draw(rng, (*shape, size), is_complex),
@@ -136,6 +147,7 @@ batches = st.sampled_from([(), (1,), (3,), (2, 2)])
 @example(length=4093, batch=(), size=2, is_complex=True, reverse=True, with_initial=True, seed=4)
 def test_matches_a_float64_loop(
     method: str,
+    varies: bool,
     length: int,
     batch: tuple[int, ...],
     size: int,
@@ -144,7 +156,7 @@ def test_matches_a_float64_loop(
     with_initial: bool,
     seed: int,
 ) -> None:
-    problem = make_problem(length, batch, size, is_complex, seed=seed)
+    problem = make_problem(length, batch, size, is_complex, seed=seed, varies=varies)
     if not with_initial:
         problem = problem._replace(initial=None)
     for name, starts in reset_patterns(problem):
@@ -155,43 +167,43 @@ def test_matches_a_float64_loop(
 
 @every_method
 @pytest.mark.parametrize("reverse", [False, True])
-def test_no_episode_starts_is_no_reset(method: str, reverse: bool) -> None:
-    problem = make_problem(*SHORT)._replace(starts=None)
+def test_no_episode_starts_is_no_reset(method: str, varies: bool, reverse: bool) -> None:
+    problem = make_problem(*SHORT, varies=varies)._replace(starts=None)
     assert_matches(problem, states_and_gradients(problem, method, reverse), reverse)
 
 
 @auto_too
 @pytest.mark.parametrize("length", [3, 127])
-def test_prime_lengths(method: str, length: int) -> None:
-    problem = make_problem(length, batch=(2,))
+def test_prime_lengths(method: str, varies: bool, length: int) -> None:
+    problem = make_problem(length, batch=(2,), varies=varies)
     assert_matches(problem, states_and_gradients(problem, method))
 
 
 @every_method
-def test_a_batch_as_wide_as_a_rollout(method: str) -> None:
-    problem = make_problem(96, batch=(64,), size=2)
-    assert_matches(problem, states_and_gradients(problem, method))
-
-
-@every_method
-@pytest.mark.parametrize("is_complex", [False, True])
-def test_decays_near_one_over_a_long_sequence(method: str, is_complex: bool) -> None:
-    problem = make_problem(*LONG, is_complex, magnitudes=(0.9995, 0.99999), reset_rate=0.0)
+def test_a_batch_as_wide_as_a_rollout(method: str, varies: bool) -> None:
+    problem = make_problem(96, batch=(64,), size=2, varies=varies)
     assert_matches(problem, states_and_gradients(problem, method))
 
 
 @every_method
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_a_decay_of_exactly_one_is_a_running_sum(method: str, is_complex: bool) -> None:
-    problem = make_problem(*LONG, is_complex)
+def test_decays_near_one_over_a_long_sequence(method: str, varies: bool, is_complex: bool) -> None:
+    problem = make_problem(*LONG, is_complex, magnitudes=(0.9995, 0.99999), reset_rate=0.0, varies=varies)
+    assert_matches(problem, states_and_gradients(problem, method))
+
+
+@every_method
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_a_decay_of_exactly_one_is_a_running_sum(method: str, varies: bool, is_complex: bool) -> None:
+    problem = make_problem(*LONG, is_complex, varies=varies)
     problem = problem._replace(decay=np.ones_like(problem.decay))
     assert_matches(problem, states_and_gradients(problem, method))
 
 
 @every_method
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_a_decay_of_zero_forgets_at_once(method: str, is_complex: bool) -> None:
-    problem = make_problem(*SHORT, is_complex)
+def test_a_decay_of_zero_forgets_at_once(method: str, varies: bool, is_complex: bool) -> None:
+    problem = make_problem(*SHORT, is_complex, varies=varies)
     problem = problem._replace(decay=np.zeros_like(problem.decay))
     states, gradients = states_and_gradients(problem, method)
     np.testing.assert_array_equal(states, problem.inputs)
@@ -200,17 +212,17 @@ def test_a_decay_of_zero_forgets_at_once(method: str, is_complex: bool) -> None:
 
 @every_method
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_growing_states_have_finite_exact_gradients(method: str, is_complex: bool) -> None:
+def test_growing_states_have_finite_exact_gradients(method: str, varies: bool, is_complex: bool) -> None:
     # 1.01**4096 is 5e17: the states stay in range, and so must everything the method computes on the way.
-    problem = make_problem(*LONG, is_complex, magnitudes=(1.002, 1.01), reset_rate=0.0)
+    problem = make_problem(*LONG, is_complex, magnitudes=(1.002, 1.01), reset_rate=0.0, varies=varies)
     assert_matches(problem, states_and_gradients(problem, method))
 
 
 @every_method
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_growth_that_only_resets_keep_finite(method: str, is_complex: bool) -> None:
+def test_growth_that_only_resets_keep_finite(method: str, varies: bool, is_complex: bool) -> None:
     # 1.5**4096 overflows single precision; resets every ten steps keep what matters below 1.5**10.
-    problem = make_problem(*LONG, is_complex, magnitudes=(1.3, 1.5))
+    problem = make_problem(*LONG, is_complex, magnitudes=(1.3, 1.5), varies=varies)
     starts = np.zeros_like(problem.starts)
     starts[::10] = True
     problem = problem._replace(starts=starts)
@@ -218,17 +230,18 @@ def test_growth_that_only_resets_keep_finite(method: str, is_complex: bool) -> N
 
 
 @every_method
-def test_reverse_is_flip_run_flip(method: str) -> None:
-    problem = make_problem(*SHORT, reset_rate=0.2)
+def test_reverse_is_flip_run_flip(method: str, varies: bool) -> None:
+    problem = make_problem(*SHORT, reset_rate=0.2, varies=varies)
     states, (d_decay, d_inputs, d_initial) = states_and_gradients(problem, method, reverse=True)
     flipped = Problem(*[a[::-1] if len(a) == SHORT[0] else a for a in problem])
     expected, (e_decay, e_inputs, e_initial) = states_and_gradients(flipped, method)
+    e_decay = e_decay[::-1] if varies else e_decay
     pairs = (states, expected[::-1]), (d_decay, e_decay), (d_inputs, e_inputs[::-1]), (d_initial, e_initial)
     for ours, theirs in pairs:
         assert relative_error(ours, theirs) <= 1e-6
 
 
-@every_method
+@constant_decay
 def test_reverse_computes_generalised_advantages(method: str) -> None:
     # The trainer's use: one decay, no batch of lanes, `done` in the place of episode_starts.
     rng = np.random.default_rng(0)
@@ -243,14 +256,15 @@ def test_reverse_computes_generalised_advantages(method: str) -> None:
 
 
 @every_method
-def test_gradients_follow_jax_for_complex_numbers(method: str) -> None:
+def test_gradients_follow_jax_for_complex_numbers(method: str, varies: bool) -> None:
     # The other tests trust a hand-derived adjoint; this one asks JAX itself, which does not conjugate.
-    problem = make_problem(13, (2,), 3, reset_rate=0.2)
+    problem = make_problem(13, (2,), 3, reset_rate=0.2, varies=varies)
 
     def plain_loop(decay: Any, inputs: Any, initial: Any) -> Any:
         state, states = initial, []
         for t in range(len(inputs)):
-            state = inputs[t] + jnp.where(problem.starts[t][:, None], 0, decay * state)
+            decay_t = decay[t] if varies else decay
+            state = inputs[t] + jnp.where(problem.starts[t][:, None], 0, decay_t * state)
             states.append(state)
         return jnp.stack(states)
 
@@ -278,9 +292,9 @@ def test_gradients_follow_jax_for_complex_numbers(method: str) -> None:
     [(False, True, True), (True, False, False), (True, False, True), (True, True, False)],
 )
 def test_real_arguments_among_complex_ones(
-    method: str, decay_is_complex: bool, inputs_are_complex: bool, initial_is_complex: bool
+    method: str, varies: bool, decay_is_complex: bool, inputs_are_complex: bool, initial_is_complex: bool
 ) -> None:
-    problem = make_problem(*SHORT)
+    problem = make_problem(*SHORT, varies=varies)
     problem = problem._replace(
         decay=problem.decay if decay_is_complex else problem.decay.real,
         inputs=problem.inputs if inputs_are_complex else problem.inputs.real,
@@ -295,8 +309,8 @@ def test_real_arguments_among_complex_ones(
 
 @every_method
 @pytest.mark.parametrize("reverse", [False, True])
-def test_gradients_are_exactly_zero_across_resets(method: str, reverse: bool) -> None:
-    problem = make_problem(*SHORT, reset_rate=0.0)
+def test_gradients_are_exactly_zero_across_resets(method: str, varies: bool, reverse: bool) -> None:
+    problem = make_problem(*SHORT, reset_rate=0.0, varies=varies)
     problem.starts[25] = True
     before, after = (slice(0, 25), slice(25, None)) if not reverse else (slice(26, None), slice(0, 26))
     cotangent = problem.cotangent.copy()
@@ -310,8 +324,10 @@ def test_gradients_are_exactly_zero_across_resets(method: str, reverse: bool) ->
 @every_method
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_what_is_not_finite_never_crosses_a_reset(method: str, bad: float, is_complex: bool) -> None:
-    problem = make_problem(*SHORT, is_complex, reset_rate=0.0)
+def test_what_is_not_finite_never_crosses_a_reset(
+    method: str, varies: bool, bad: float, is_complex: bool
+) -> None:
+    problem = make_problem(*SHORT, is_complex, reset_rate=0.0, varies=varies)
     problem.starts[[20, 21]] = True
     clean = states_and_gradients(problem, method)[0]
     inputs = problem.inputs.copy()
@@ -323,8 +339,8 @@ def test_what_is_not_finite_never_crosses_a_reset(method: str, bad: float, is_co
 
 
 @every_method
-def test_a_nan_state_carried_in_is_dropped_by_a_start_at_zero(method: str) -> None:
-    problem = make_problem(*SHORT, reset_rate=0.0)
+def test_a_nan_state_carried_in_is_dropped_by_a_start_at_zero(method: str, varies: bool) -> None:
+    problem = make_problem(*SHORT, reset_rate=0.0, varies=varies)
     problem.starts[0, 0] = True
     initial = problem.initial.copy()
     initial[0] = np.nan
@@ -336,9 +352,9 @@ def test_a_nan_state_carried_in_is_dropped_by_a_start_at_zero(method: str) -> No
 
 
 @every_method
-def test_a_nan_state_before_a_reset_leaves_the_gradients_finite(method: str) -> None:
+def test_a_nan_state_before_a_reset_leaves_the_gradients_finite(method: str, varies: bool) -> None:
     # The last step of an episode is NaN; the loss does not look at it. Nothing may multiply it by zero.
-    problem = make_problem(*SHORT, reset_rate=0.0)
+    problem = make_problem(*SHORT, reset_rate=0.0, varies=varies)
     problem.starts[20] = True
     inputs, cotangent = problem.inputs.copy(), problem.cotangent.copy()
     inputs[19], cotangent[19] = np.nan, 0
@@ -350,8 +366,8 @@ def test_a_nan_state_before_a_reset_leaves_the_gradients_finite(method: str) -> 
 
 
 @every_method
-def test_a_nan_cotangent_never_crosses_a_reset(method: str) -> None:
-    problem = make_problem(*SHORT, reset_rate=0.0)
+def test_a_nan_cotangent_never_crosses_a_reset(method: str, varies: bool) -> None:
+    problem = make_problem(*SHORT, reset_rate=0.0, varies=varies)
     problem.starts[20] = True
     cotangent = problem.cotangent.copy()
     cotangent[33] = np.nan
@@ -363,8 +379,8 @@ def test_a_nan_cotangent_never_crosses_a_reset(method: str) -> None:
 
 @every_method
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_short_inputs_keep_a_single_precision_state(method: str, dtype: Any) -> None:
-    problem = make_problem(*SHORT, is_complex=False)
+def test_short_inputs_keep_a_single_precision_state(method: str, varies: bool, dtype: Any) -> None:
+    problem = make_problem(*SHORT, is_complex=False, varies=varies)
     short = problem._replace(inputs=jnp.asarray(problem.inputs, dtype))
     states, gradients = states_and_gradients(short, method)
     assert states.dtype == jnp.float32
@@ -378,8 +394,8 @@ def test_short_inputs_keep_a_single_precision_state(method: str, dtype: Any) -> 
 
 
 @every_method
-def test_vmap_and_jit_change_nothing(method: str) -> None:
-    problems = [make_problem(*SHORT, seed=seed) for seed in range(3)]
+def test_vmap_and_jit_change_nothing(method: str, varies: bool) -> None:
+    problems = [make_problem(*SHORT, seed=seed, varies=varies) for seed in range(3)]
     stacked = Problem(*[np.stack(parts) for parts in zip(*problems, strict=True)])
     states, gradients = jax.jit(jax.vmap(lambda p: traced(p, method, False)))(stacked)
     for i, problem in enumerate(problems):
@@ -387,8 +403,8 @@ def test_vmap_and_jit_change_nothing(method: str) -> None:
 
 
 @every_method
-def test_vmap_over_decays_alone(method: str) -> None:
-    problem = make_problem(*SHORT)
+def test_vmap_over_decays_alone(method: str, varies: bool) -> None:
+    problem = make_problem(*SHORT, varies=varies)
     decays = np.stack([problem.decay, 0.5 * problem.decay])
     states = jax.jit(jax.vmap(lambda d: linear_recurrence(d, *problem[1:4], method=method)))(decays)
     for decay, got in zip(decays, states, strict=True):
@@ -396,7 +412,7 @@ def test_vmap_over_decays_alone(method: str) -> None:
 
 
 @every_method
-def test_one_compilation_serves_every_reset(method: str) -> None:
+def test_one_compilation_serves_every_reset(method: str, varies: bool) -> None:
     traces = []
 
     @jax.jit
@@ -405,13 +421,13 @@ def test_one_compilation_serves_every_reset(method: str) -> None:
         return linear_recurrence(*arguments, method=method)
 
     for seed in range(3):
-        run(*make_problem(*SHORT, seed=seed)[:4])
+        run(*make_problem(*SHORT, seed=seed, varies=varies)[:4])
     assert len(traces) == 1
 
 
 @every_method
-def test_split_in_two_equals_whole(method: str) -> None:
-    problem = make_problem(*SHORT)
+def test_split_in_two_equals_whole(method: str, varies: bool) -> None:
+    problem = make_problem(*SHORT, varies=varies)
     whole, _ = states_and_gradients(problem, method)
     head, tail = (
         Problem(*[a[part] if len(a) == SHORT[0] else a for a in problem])
@@ -423,8 +439,8 @@ def test_split_in_two_equals_whole(method: str) -> None:
 
 
 @every_method
-def test_it_is_linear_in_inputs_and_initial_state(method: str) -> None:
-    a, b = make_problem(*SHORT, seed=1), make_problem(*SHORT, seed=2)
+def test_it_is_linear_in_inputs_and_initial_state(method: str, varies: bool) -> None:
+    a, b = make_problem(*SHORT, seed=1, varies=varies), make_problem(*SHORT, seed=2, varies=varies)
     b = b._replace(decay=a.decay, starts=a.starts)
     total = a._replace(inputs=2 * a.inputs + b.inputs, initial=2 * a.initial + b.initial)
     of_a, of_b, of_total = (states_and_gradients(p, method)[0] for p in (a, b, total))
@@ -432,19 +448,20 @@ def test_it_is_linear_in_inputs_and_initial_state(method: str) -> None:
 
 
 @every_method
-def test_second_derivatives_exist(method: str) -> None:
+def test_second_derivatives_exist(method: str, varies: bool) -> None:
     # x_2 = decay**2 h + decay u_0 + u_1, so the second derivative in the decay is 2 h.
     def last(decay: Any) -> Any:
         inputs, initial = jnp.array([[1.0], [2.0]]), jnp.array([3.0])
-        return linear_recurrence(decay[None], inputs, None, initial, method=method)[-1, 0]
+        decays = jnp.broadcast_to(decay, (2, 1) if varies else (1,))
+        return linear_recurrence(decays, inputs, None, initial, method=method)[-1, 0]
 
     second = jax.jit(jax.grad(jax.grad(last)))(0.5)
     np.testing.assert_allclose(second, 6.0, rtol=1e-6)
 
 
 @every_method
-def test_double_precision_stays_double(method: str) -> None:
-    problem = make_problem(*SHORT)
+def test_double_precision_stays_double(method: str, varies: bool) -> None:
+    problem = make_problem(*SHORT, varies=varies)
     with jax.enable_x64(True):
         double = Problem(*[a if a.dtype == bool else a.astype(np.complex128) for a in problem])
         states, gradients = states_and_gradients(double, method)
@@ -456,13 +473,68 @@ def test_double_precision_stays_double(method: str) -> None:
 
 @every_method
 @pytest.mark.parametrize("shape", [(0, 2, 3), (0, 3), (5, 0, 3), (5, 2, 0)])
-def test_nothing_in_nothing_out(method: str, shape: tuple[int, ...]) -> None:
+def test_nothing_in_nothing_out(method: str, varies: bool, shape: tuple[int, ...]) -> None:
     length, *batch, size = shape
-    problem = make_problem(length, tuple(batch), size)
+    problem = make_problem(length, tuple(batch), size, varies=varies)
     states, gradients = states_and_gradients(problem, method)
     assert states.shape == shape
-    assert [g.shape for g in gradients] == [(size,), shape, (*batch, size)]
+    assert [g.shape for g in gradients] == [shape if varies else (size,), shape, (*batch, size)]
     assert not any(np.any(g) for g in gradients if length == 0)
+
+
+every_varying = pytest.mark.parametrize("method", VARYING)
+
+
+@every_varying
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_one_decay_for_all_steps_equals_it_at_every_step(method: str, is_complex: bool) -> None:
+    problem = make_problem(*SHORT, is_complex)
+    varying = problem._replace(decay=np.broadcast_to(problem.decay, problem.inputs.shape).copy())
+    states, (d_decay, *gradients) = states_and_gradients(problem, method)
+    got, (d_decays, *got_gradients) = states_and_gradients(varying, method)
+    pairs = (
+        (got, states),
+        (jnp.sum(d_decays, axis=(0, 1)), d_decay),
+        *zip(got_gradients, gradients, strict=True),
+    )
+    for ours, theirs in pairs:
+        assert relative_error(ours, theirs) <= 1e-5
+
+
+@every_varying
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_decay_that_is_not_finite_never_crosses_a_reset(method: str, reverse: bool) -> None:
+    # An input that is not finite makes such decays; that of a start itself multiplies nothing.
+    problem = make_problem(*SHORT, is_complex=False, reset_rate=0.0, varies=True)
+    problem.starts[20] = True
+    decay = problem.decay.copy()
+    decay[20] = np.nan
+    clean = states_and_gradients(problem, method, reverse)
+    got = states_and_gradients(problem._replace(decay=decay), method, reverse)
+    jax.tree.map(np.testing.assert_array_equal, got, clean)
+    bad, other = (25, slice(0, 21)) if reverse else (15, slice(20, None))
+    decay[bad] = np.nan
+    cotangent = np.zeros_like(problem.cotangent)
+    cotangent[other] = problem.cotangent[other]
+    states, (d_decay, d_inputs, _) = states_and_gradients(
+        problem._replace(decay=decay, cotangent=cotangent), method, reverse
+    )
+    assert np.isnan(states[bad]).all(), "within its episode it must show"
+    np.testing.assert_array_equal(states[other], clean[0][other])
+    assert np.isfinite(np.asarray(d_decay)[other]).all()
+    assert np.isfinite(np.asarray(d_inputs)[other]).all()
+
+
+def test_products_of_decays_that_overflow_do_not_spoil_states_that_do_not() -> None:
+    decay, inputs = np.full((300, 1), 2.0, np.float32), np.zeros((300, 1), np.float32)
+    for method in VARYING:
+        assert not np.any(linear_recurrence(decay, inputs, method=method)), method
+
+
+def test_auto_takes_a_method_for_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert varying_method() in VARYING
+    monkeypatch.setattr("s5_adapters.core.scan_table.default_platform", lambda: "gpu")
+    assert varying_method() == "associative"
 
 
 UNTOUCHED, DECAY, DATA = range(3)
@@ -509,7 +581,7 @@ def decay_shapes(jaxpr: Jaxpr, marks: list[int]) -> set[tuple[int, ...]]:
     return shapes
 
 
-@every_method
+@constant_decay
 @pytest.mark.parametrize("is_complex", [False, True])
 @pytest.mark.parametrize("reverse", [False, True])
 def test_no_array_of_decays_over_time_is_built(method: str, is_complex: bool, reverse: bool) -> None:
@@ -540,8 +612,10 @@ def test_an_array_of_decays_over_time_would_be_found() -> None:
 
 @every_method
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_the_backward_pass_keeps_the_states_and_nothing_else(method: str, is_complex: bool) -> None:
-    problem = make_problem(1024, (3,), 5, is_complex)
+def test_the_backward_pass_keeps_the_states_and_nothing_else(
+    method: str, varies: bool, is_complex: bool
+) -> None:
+    problem = make_problem(1024, (3,), 5, is_complex, varies=varies)
 
     def forward(decay: Any, inputs: Any, starts: Any, initial: Any) -> Any:
         return jax.vjp(
@@ -551,7 +625,8 @@ def test_the_backward_pass_keeps_the_states_and_nothing_else(method: str, is_com
     states, vjp = jax.eval_shape(forward, *problem[:4])
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(vjp))
     states_size = states.size * states.dtype.itemsize
-    assert states_size <= kept <= states_size + sum(a.nbytes for a in (problem.starts, problem.initial)) + 256
+    allowed = sum(a.nbytes for a in (problem.decay, problem.starts, problem.initial)) + 256
+    assert states_size <= kept <= states_size + allowed
 
 
 def test_unknown_platforms_and_shapes_have_a_method() -> None:
@@ -561,7 +636,8 @@ def test_unknown_platforms_and_shapes_have_a_method() -> None:
 
 MISTAKES = [
     ("decay", {"decay": np.array([1, 2, 3])}, TypeError, ["int64", "floating"]),
-    ("decay", {"decay": np.ones((2, 3), np.float32)}, ValueError, ["(2, 3)", "(P,)"]),
+    ("decay", {"decay": np.ones((2, 3), np.float32)}, ValueError, ["(2, 3)", "(P,)", "(5, 2, 3)"]),
+    ("decay", {"decay": np.ones((5, 2, 1), np.float32)}, ValueError, ["(5, 2, 1)", "(P,)", "(5, 2, 3)"]),
     ("decay", {"decay": np.float32(0.5)}, ValueError, ["()", "(P,)"]),
     ("inputs", {"inputs": np.ones((5, 2, 3), np.int8)}, TypeError, ["int8", "floating"]),
     ("inputs", {"inputs": np.ones((5, 2, 3), bool)}, TypeError, ["bool", "floating"]),
@@ -575,6 +651,8 @@ MISTAKES = [
     ("initial_state", {"initial_state": np.zeros(3, np.float32)}, ValueError, ["(3,)", "(2, 3)"]),
     ("method", {"method": "chunk"}, ValueError, ["'chunk'", "of chunked", "sequential", "associative"]),
     ("method", {"method": None}, ValueError, ["None", "sequential"]),
+    ("method", {"decay": np.ones((5, 2, 3), np.float32), "method": "chunked"}, ValueError, ["of auto, seq"]),
+    ("method", {"decay": np.ones((5, 2, 3), np.float32), "method": "pallas"}, ValueError, ["of auto, seq"]),
 ]
 
 

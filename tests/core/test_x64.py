@@ -24,7 +24,7 @@ def _run(name: str, config: dict[str, Any], dtype: Any) -> Any:
 
     def run(x: Any) -> Any:
         state = memory.initial_state(2)
-        params = memory.init(jax.random.key(0), state, x, starts)
+        params = memory.init(jax.random.key(0), x.shape[-1])
         after, y = memory.apply(params, state, x, starts)
         gradient = jax.grad(lambda params: memory.apply(params, state, x, starts)[1].sum())(params)
         return params, gradient, (after, y), memory.step(memory.prepare(params), after, x[0], starts[0])

@@ -19,6 +19,7 @@ from s5_adapters.rllib._rows import MinibatchRows
 
 WITHOUT_D_STATE = {"d_model": 8, "encoder": [8], "actor_torso": [8], "critic_torso": [8], "max_seq_len": 6}
 SMALL = WITHOUT_D_STATE | {"d_state": 8}
+GATED = ("gru", "mingru")
 VECTOR = spaces.Box(-1.0, 1.0, (3,))
 CRITIC_MEMORIES = ("shared", "shared_detached", "separate", "none")
 
@@ -31,7 +32,7 @@ def make(
         observation_space=obs,
         action_space=spaces.Discrete(4) if action is None else action,
         inference_only=False,
-        model_config=(SMALL if model_config.get("memory") != "gru" else WITHOUT_D_STATE) | model_config,
+        model_config=(WITHOUT_D_STATE if model_config.get("memory") in GATED else SMALL) | model_config,
     )
 
 
@@ -62,7 +63,14 @@ def act_along(module: S5RLModule, obs: torch.Tensor) -> tuple[torch.Tensor, dict
 
 
 @pytest.mark.parametrize(
-    ("memory", "critic_memory"), [*(("s5", critic) for critic in CRITIC_MEMORIES), ("gru", "separate")]
+    ("memory", "critic_memory"),
+    [
+        *(("s5", critic) for critic in CRITIC_MEMORIES),
+        ("gru", "separate"),
+        ("lru", "shared"),
+        ("mingru", "shared"),
+        ("mamba", "separate"),
+    ],
 )
 def test_acting_step_by_step_is_training_on_the_row_is_the_core(memory: str, critic_memory: str) -> None:
     module = make(memory=memory, critic_memory=critic_memory)

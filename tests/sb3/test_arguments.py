@@ -14,7 +14,7 @@ from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
 from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 
-from s5_adapters.core import Memory, register_memory
+from s5_adapters.core import Memory, make_memory, register_memory
 from s5_adapters.sb3 import CnnS5Policy, MultiInputS5Policy, S5Policy, S5RecurrentPPO
 from s5_adapters.sb3.arguments import DEFAULT_CRITIC_MEMORY, critic_topology, memory_from_arguments
 from s5_adapters.sb3.policies import MAX_STOCK_STATE
@@ -52,6 +52,8 @@ def test_sizes_in_either_vocabulary(said: dict, config: dict, expected: tuple[in
 def test_other_memories_take_their_own_arguments() -> None:
     assert memory("gru", lstm_hidden_size=16, n_lstm_layers=2).state_shape is not None
     assert memory("s5", {"dt_min": 0.01}).dt_min == 0.01
+    assert memory("lru", lstm_hidden_size=15).d_state == 16
+    assert memory("mamba", lstm_hidden_size=32) == make_memory("mamba", d_model=32, n_layers=2)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_a_state_too_large_for_the_stock_buffer_is_refused_there_alone() -> None
         def state_shape(self) -> tuple[int]:
             return (MAX_STOCK_STATE + 1,)
 
-        def init(self, key, state, x, episode_starts):
+        def init(self, key, width):
             return {"scale": jnp.ones(self.d_model)}
 
         def apply(self, params, state, x, episode_starts):

@@ -187,7 +187,7 @@ def test_the_critics_gradient_stops_where_the_topology_says(critic_memory: str) 
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, S5RecurrentPPO])
-@pytest.mark.parametrize("memory", ["gru", "feedforward"])
+@pytest.mark.parametrize("memory", ["gru", "feedforward", "lru", "mingru", "mamba"])
 def test_any_memory_of_the_registry_trains(memory: str, algorithm: type[RecurrentPPO]) -> None:
     ppo = model(algorithm, policy_kwargs={"memory": memory, "d_model": 8, "n_layers": 1, "net_arch": [4]})
     before = ppo.policy.trunk.snapshot()

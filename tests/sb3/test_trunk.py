@@ -40,7 +40,7 @@ def tensors(tree: Any) -> Any:
     return jax.tree.map(to_torch, tree)
 
 
-@pytest.mark.parametrize("name", ["s5", "gru", "feedforward"])
+@pytest.mark.parametrize("name", ["s5", "lru", "mamba", "gru", "feedforward"])
 def test_a_state_survives_the_pair_layout(name: str) -> None:
     memory = make_memory(name, d_model=5, n_layers=3)
     layout = StateLayout(memory)

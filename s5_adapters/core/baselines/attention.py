@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from s5_adapters.core.checks import integer
-from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
+from s5_adapters.core.memory import Memory, Params, init_projection, project, register_memory
 from s5_adapters.core.rows import Dense
 
 ROTARY_BASE: Final = 10_000.0
@@ -65,7 +65,7 @@ class Attention(Memory):
     def _block(self) -> "Block":
         return Block(self.d_model, self.n_heads)
 
-    def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> Params:
+    def init(self, key: Array, width: int) -> Params:
         """Make parameters. See ``Memory.init``."""
         projection_key, blocks_key = jax.random.split(key)
         entry = jnp.zeros((1, 1, self.d_model), jnp.float32)
@@ -73,7 +73,7 @@ class Attention(Memory):
         blocks = jax.vmap(lambda k: self._block.init(k, entry, entry, entry, mask)["params"])(
             jax.random.split(blocks_key, self.n_layers)
         )
-        return {**init_projection(projection_key, x.shape[-1], self.d_model), "blocks": blocks}
+        return {**init_projection(projection_key, width, self.d_model), "blocks": blocks}
 
     def apply(self, params: Params, state: Cache, x: Array, episode_starts: Array) -> tuple[Cache, Array]:
         """Run over a sequence; memory and time grow with T (T + context). See ``Memory.apply``."""

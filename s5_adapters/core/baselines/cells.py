@@ -24,14 +24,14 @@ class StackedCells(Memory):
     def cell(self) -> nn.RNNCellBase:
         """One cell of width d_model."""
 
-    def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> Params:
+    def init(self, key: Array, width: int) -> Params:
         """Make parameters. See ``Memory.init``."""
         projection_key, cells_key = jax.random.split(key)
         carry, zeros = _layer(self.initial_state(1), 0), jnp.zeros((1, self.d_model), jnp.float32)
         cells = jax.vmap(lambda k: self.cell.init(k, carry, zeros)["params"])(
             jax.random.split(cells_key, self.n_layers)
         )
-        return {**init_projection(projection_key, x.shape[-1], self.d_model), "cells": cells}
+        return {**init_projection(projection_key, width, self.d_model), "cells": cells}
 
     def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
         """Run over a sequence, layer by layer. See ``Memory.apply``."""

@@ -21,14 +21,14 @@ class Feedforward(Memory):
         """``()``: nothing is carried."""
         return ()
 
-    def init(self, key: Array, state: State, x: Array, episode_starts: Array) -> dict[str, Array]:
+    def init(self, key: Array, width: int) -> dict[str, Array]:
         """Make parameters. See ``Memory.init``."""
         projection_key, layers_key = jax.random.split(key)
         shape = (self.d_model, self.d_model)
         init = orthogonal(2.0**0.5)
         kernels = jax.vmap(lambda k: init(k, shape, jnp.float32))(jax.random.split(layers_key, self.n_layers))
         layers = {"kernel": kernels, "bias": jnp.zeros((self.n_layers, self.d_model), jnp.float32)}
-        return {**init_projection(projection_key, x.shape[-1], self.d_model), **layers}
+        return {**init_projection(projection_key, width, self.d_model), **layers}
 
     def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
         """Run over a sequence. See ``Memory.apply``."""

@@ -1,0 +1,1 @@
+"""Memories that stand on ``stack``, a file each; the registry imports what it is asked for."""
