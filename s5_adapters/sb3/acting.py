@@ -63,8 +63,8 @@ def acting_program(policy: S5Policy) -> PackedJit:
     Returns:
         A function `(held, pi, vf, features, starts, noise)` as `Trunk.step`, with the trunk's prepared and
         the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as floats
-        `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)`, the latents of both heads and the
-        next states.
+        `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)`, the latents of both heads side by
+        side and the next states.
     """
     if policy._acting is None:
         policy._acting = Acting.of(policy._trunk, _choices(policy), policy.action_space.shape)
@@ -115,15 +115,16 @@ def _step_with_heads(
     def step_with_heads(
         held: Joined,
         pi: Pair,
-        vf: Pair,
+        vf: Pair | None,
         features: tuple[jax.Array, ...],
         starts: jax.Array,
         noise: jax.Array,
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, jax.Array, Pair, Pair]:
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Pair, Pair]:
         prepared, (weight, bias, value_weight, value_bias, *log_std) = parted(held)
         latent_pi, latent_vf, pi, vf = trunk.step(prepared, pi, vf, features, starts)
         actions, log_probs = act(latent_pi @ weight.T + bias, *(log_std or [None]), noise)
         values = latent_vf @ value_weight.T + value_bias
-        return actions.reshape(-1, *action_shape), values, log_probs, latent_pi, latent_vf, pi, vf
+        latents = jnp.concatenate([latent_pi, latent_vf], axis=1)
+        return actions.reshape(-1, *action_shape), values, log_probs, latents, pi, vf
 
     return step_with_heads

@@ -277,7 +277,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         if acted is None:
             *latents, pi, vf = self._run(*given)
             return *self._by_sb3(*latents, deterministic=deterministic), RNNStates(pi, vf)
-        actions, values, log_prob, _, _, pi, vf = acted
+        actions, values, log_prob, _, pi, vf = acted
         if not isinstance(self.action_space, spaces.Box):
             actions = actions.long()
         return actions, values, log_prob, RNNStates(pi, vf)
@@ -428,8 +428,9 @@ class S5Policy(RecurrentActorCriticPolicy):
             self._is_checked = True
             after = RandomState(given[-1].device)
             before.restore()
-            actions, values, log_prob, *latents, _, _ = acted
-            theirs = self._by_sb3(*latents, deterministic=deterministic)
+            actions, values, log_prob, latents, _, _ = acted
+            latent_pi, latent_vf = latents.split(self._trunk.latent_dims, dim=1)
+            theirs = self._by_sb3(latent_pi, latent_vf, deterministic=deterministic)
             told = difference(self, [actions, values, log_prob], list(theirs))
             if told:
                 self._leaves_heads_to_sb3 = True
@@ -481,13 +482,14 @@ class S5Policy(RecurrentActorCriticPolicy):
         batch = len(features[0])
         (rows,) = self._acting_buckets.fit(batch, max_waste=max_waste)
         held = self.trunk.prepared(self._programs.prepare, *heads)
+        own = vf if self._trunk.separate else None  # no other critic reads a state
         with on_device(features[0].device):
             if rows == batch:
-                return program(held, pi, vf, features, *others)
+                return program(held, pi, own, features, *others)
             *results, pi, vf = program(
                 held,
                 _padded_state(pi, rows),
-                _padded_state(vf, rows),
+                None if own is None else _padded_state(own, rows),
                 tuple([_padded(x, rows) for x in features]),
                 *[_padded(x, rows) for x in others],
             )

@@ -16,6 +16,8 @@ def flags(episode_starts: th.Tensor, count: int) -> th.Tensor:
     Raises:
         ValueError: another number of flags.
     """
+    if episode_starts.shape == (count,) and episode_starts.dtype is th.float32:
+        return episode_starts
     if episode_starts.numel() != count:
         raise ValueError(
             f"episode_starts has shape {tuple(episode_starts.shape)}, expected one flag for each of the "

@@ -148,14 +148,19 @@ class Trunk:
         return {**params, **{name: self.memory.prepare(params[name]) for name in names}}
 
     def step(
-        self, prepared: Params, pi: Pair, vf: Pair, features: tuple[jax.Array, ...], starts: jax.Array
+        self,
+        prepared: Params,
+        pi: Pair,
+        vf: Pair | None,
+        features: tuple[jax.Array, ...],
+        starts: jax.Array,
     ) -> tuple[jax.Array, jax.Array, Pair, Pair]:
         """One step of actor and critic together.
 
         Args:
             prepared: from `prepare`.
             pi: the actor's state, two arrays `(n_layers, B, width)`.
-            vf: the critic's; read only where the critic has a memory of its own.
+            vf: the critic's; read only where the critic has a memory of its own, None where it has not.
             features: `(B, F)` once, or once for each of the two.
             starts: `(B,)`, nonzero where an episode starts.
 
@@ -195,7 +200,7 @@ class Trunk:
         self,
         params: Params,
         pi: Pair,
-        vf: Pair,
+        vf: Pair | None,
         features: tuple[jax.Array, ...],
         run: Callable[[str, Pair, jax.Array], tuple[Pair, jax.Array]],
     ) -> tuple[jax.Array, jax.Array, Pair, Pair]:
