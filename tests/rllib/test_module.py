@@ -211,6 +211,11 @@ def test_a_minibatch_size_that_stays_wasteful_gives_way_to_a_tight_one() -> None
     assert [rows.fit(n) for n in (5, 8, 9, 3)] == [8, 8, 16, 8]
 
 
+def test_sizes_of_minibatches_are_closer_to_each_other_where_rows_are_many() -> None:
+    fitted = [MinibatchRows().fit(n) for n in (1, 2, 3, 9, 12, 17, 20, 24, 25, 33, 48, 49, 97)]
+    assert fitted == [1, 2, 4, 16, 16, 24, 24, 24, 32, 48, 48, 64, 128]
+
+
 def test_acting_follows_every_change_of_the_parameters() -> None:
     module, other = make(seed=0), make(seed=1)
     batch = batch_of(module, observations(module, 2, 1))
