@@ -3,10 +3,12 @@
     python benchmarks/rllib.py                       # widths 64 and 256, 20 iterations each: minutes
     python benchmarks/rllib.py --widths 256 --iterations 8 --no-record
 
-Both algorithms live in one process and take turns, iteration by iteration, so that whatever else the machine
-does slows both alike. The first iterations, in which S5 compiles, are timed apart. Exits 1 where a bound does
-not hold: environment steps per second at least those of the LSTM, an update at width 256 in at most 0.7 of
-its time, at most 6 compilations of the network in 20 iterations.
+S5 learns as `S5PPOConfig` sets it, the LSTM with RLlib's own learner; `lstm_our_learner` is the LSTM with
+`S5PPOTorchLearner`, which makes batches of any module in less time, so that network and learner can be told
+apart. All live in one process and take turns, iteration by iteration, so that whatever else the machine does
+slows them alike. The first iterations, in which S5 compiles, are timed apart. Exits 1 where a bound does not
+hold: environment steps per second at least those of the LSTM, an update at width 64 in at most 0.9 and at
+width 256 in at most 0.7 of its time, at most 6 compilations of the network in 20 iterations.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import torch
 from _common import machine, table, write_json
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.ppo.torch.default_ppo_torch_rl_module import DefaultPPOTorchRLModule
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
@@ -33,6 +36,8 @@ MAX_SEQ_LEN = 52
 STEPS = 4096
 WARM_UP = 2
 MOST_COMPILATIONS = 6
+MOST_UPDATE_TIME = {64: 0.9, 256: 0.7}
+"""By width, of the LSTM's."""
 
 
 class Compilations:
@@ -73,14 +78,15 @@ def lstm(width: int) -> RLModuleSpec:
     return RLModuleSpec(module_class=DefaultPPOTorchRLModule, model_config=config)
 
 
-def build(model: dict[str, Any] | RLModuleSpec, envs: int) -> Algorithm:
-    """PPO with this network, sampling in this process."""
+def build(model: dict[str, Any] | RLModuleSpec, envs: int, **learners: Any) -> Algorithm:
+    """PPO with this network, sampling in this process; `learners`: arguments of `config.learners`."""
     config = (
         S5PPOConfig()
         .environment(ENV)
         .env_runners(num_env_runners=0, num_envs_per_env_runner=envs)
         .training(train_batch_size_per_learner=STEPS, minibatch_size=1024, num_epochs=2)
         .debugging(seed=0)
+        .learners(**learners)
     )
     is_spec = isinstance(model, RLModuleSpec)
     return config.rl_module(**{"rl_module_spec" if is_spec else "model_config": model}).build_algo()
@@ -104,8 +110,12 @@ def iterate(algo: Algorithm) -> tuple[float, float]:
 
 
 def compare(width: int, layers: int, envs: int, iterations: int) -> dict[str, Any]:
-    """Medians of both, measured in turns, and S5's compilations."""
-    algos = {"s5": build(s5(width, layers), envs), "lstm": build(lstm(width), envs)}
+    """Medians of all, measured in turns, and S5's compilations."""
+    algos = {
+        "s5": build(s5(width, layers), envs),
+        "lstm": build(lstm(width), envs, learner_class=PPOTorchLearner),
+        "lstm_our_learner": build(lstm(width), envs),
+    }
     # The environment's own programs are compiled before counting begins.
     algos["lstm"].env_runner.sample(num_timesteps=STEPS)
     counted = Compilations()
@@ -132,8 +142,11 @@ def missed(row: dict[str, Any]) -> list[str]:
     found = []
     if row["sampling_speedup"] < 1.0:
         found.append(f"width {row['width']}: samples {row['sampling_speedup']} times as fast, expected >= 1")
-    if row["width"] == 256 and row["update_time_ratio"] > 0.7:
-        found.append(f"width 256: update takes {row['update_time_ratio']} of the time, expected <= 0.7")
+    most = MOST_UPDATE_TIME.get(row["width"])
+    if most is not None and row["update_time_ratio"] > most:
+        found.append(
+            f"width {row['width']}: update takes {row['update_time_ratio']} of the time, expected <= {most}"
+        )
     if row["compilations"] > MOST_COMPILATIONS:
         found.append(f"width {row['width']}: {row['compilations']} compilations, expected <= 6")
     return found

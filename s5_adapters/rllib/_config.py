@@ -36,7 +36,8 @@ class S5PPOConfig(PPOConfig):
       `clip_param=0.2`, `entropy_coeff=0.01`: fewer and larger minibatches than PPO's (128, 30), each of whole
       rows.
     - `learner_class=S5PPOTorchLearner`: advantages are standardised over the steps that count. RLlib counts
-      the step in that it appends to every episode or piece of one, whose residual means nothing.
+      the step in that it appends to every episode or piece of one, whose residual means nothing. Rows that
+      hold that step alone leave the batch.
     - `max_requests_in_flight_per_env_runner=8`: with RLlib's 1, a runner that is still starting misses the
       weights of a checkpoint that is restored right after `build_algo()`, and nothing is said.
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from s5_adapters.torch_bridge import Buckets
-
 __all__ = ["MinibatchRows", "pad_rows"]
 
 
@@ -22,16 +20,28 @@ class MinibatchRows:
 
     def __init__(self, patience: int = 1000) -> None:
         """Start with no size."""
-        self._buckets = Buckets(max_waste=4.0)
+        self._sizes: set[int] = set()
         self._patience, self._wasteful = patience, 0
 
     def fit(self, rows: int) -> int:
         """The number of rows to pad to."""
-        (size,) = self._buckets.fit(rows)
+        size = self._smallest(rows, max_waste=4)
         self._wasteful = self._wasteful + 1 if size > 2 * rows else 0
         if self._wasteful > self._patience:
-            (size,) = self._buckets.fit(rows, max_waste=2.0)
+            size = self._smallest(rows, max_waste=2)
         return size
+
+    def _smallest(self, rows: int, max_waste: int) -> int:
+        """The smallest known size of at most `max_waste` times the rows, or else a new one."""
+        size = min((s for s in self._sizes if rows <= s <= max_waste * rows), default=_round_up(rows))
+        self._sizes.add(size)
+        return size
+
+
+def _round_up(rows: int) -> int:
+    """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, ...: beyond 16, padding to powers of two costs too much."""
+    power = 1 << (max(rows, 1) - 1).bit_length()
+    return power * 3 // 4 if power > 16 and rows <= power * 3 // 4 else power
 
 
 def pad_rows(tensor: torch.Tensor, *shape: int) -> torch.Tensor:

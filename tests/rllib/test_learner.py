@@ -1,4 +1,4 @@
-"""The advantages that PPO learns from: standardised over the steps that count, and over no other."""
+"""What PPO learns from: rows with steps that count, advantages standardised over these and over no other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import tree
 from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.columns import Columns
@@ -15,7 +17,12 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.rllib.evaluation.postprocessing import Postprocessing
 
 from s5_adapters.rllib import S5PPOConfig
-from s5_adapters.rllib._learner import S5PPOTorchLearner, StandardizeAdvantages, standardize
+from s5_adapters.rllib._learner import (
+    DropRowsThatCountNothing,
+    S5PPOTorchLearner,
+    StandardizeAdvantages,
+    standardize,
+)
 from s5_envs.gymnasium import GymnaxEnv
 
 TINY = {"d_model": 8, "d_state": 8, "n_layers": 1, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
@@ -88,8 +95,9 @@ def test_the_learners_pipeline_by_hand(own: bool) -> None:
     config = config_of(**({"learner_connector": lambda *_: Passes()} if own else {}))
     learner = config.build_learner(env=None, spaces=spaces())
     names = [type(piece).__name__ for piece in learner._learner_connector.connectors]
-    assert names[-2:] == ["GeneralAdvantageEstimation", "StandardizeAdvantages"]
+    assert names[-3:] == ["GeneralAdvantageEstimation", "StandardizeAdvantages", "DropRowsThatCountNothing"]
     assert ("Passes" in names) == own
+    learner._learner_connector.remove(DropRowsThatCountNothing)  # whose values are wanted here
     pieces = [episode(6, 0, terminated=True), episode(3, 1, truncated=True), episode(4, 2)]
     rewards = [np.asarray(piece.get_rewards()) for piece in pieces]
     batch = learner._learner_connector(rl_module=learner.module, batch={}, episodes=pieces, shared_data={})
@@ -112,6 +120,73 @@ def test_the_learners_pipeline_by_hand(own: bool) -> None:
     np.testing.assert_allclose(
         columns[Postprocessing.VALUE_TARGETS][mask], np.concatenate(targets), rtol=1e-5, atol=1e-5
     )
+
+
+MANY = [(6, "terminated"), (3, "truncated"), (4, ""), (1, "terminated"), (8, "truncated"), (7, "")]
+"""Pieces of episodes, two of which fill their rows of 4 steps: RLlib's step more has a row of its own."""
+
+
+def pieces_of(lengths_and_ends: list[tuple[int, str]]) -> list[SingleAgentEpisode]:
+    return [
+        episode(length, seed, **({end: True} if end else {}))
+        for seed, (length, end) in enumerate(lengths_and_ends)
+    ]
+
+
+def batch_of(learner: Any) -> dict[str, Any]:
+    """The batch that a learner makes of `MANY`."""
+    pieces = pieces_of(MANY)
+    return learner._learner_connector(rl_module=learner.module, batch={}, episodes=pieces, shared_data={})[
+        DEFAULT_MODULE_ID
+    ]
+
+
+@pytest.mark.parametrize("memory", ["s5", "feedforward"])
+def test_batches_are_made_as_rllib_makes_them(memory: str) -> None:
+    model = {**TINY, "max_seq_len": 4} if memory == "s5" else {"memory": memory, "encoder": [8]}
+    ours, rllibs = (
+        config_of()
+        .rl_module(model_config=model)
+        .learners(learner_class=learner_class)
+        .build_learner(env=None, spaces=spaces())
+        for learner_class in (S5PPOTorchLearner, PPOTorchLearner)
+    )
+    rllibs.module.set_state(ours.module.get_state())
+    ours._learner_connector.remove(StandardizeAdvantages)
+    ours._learner_connector.remove(DropRowsThatCountNothing)
+    made, expected = batch_of(ours), batch_of(rllibs)
+    assert made.keys() == expected.keys()
+    for name, column in expected.items():
+        tree.map_structure(lambda a, b: torch.testing.assert_close(a, b, rtol=0, atol=0), made[name], column)
+
+
+def test_rows_that_count_nothing_leave_and_the_loss_stays() -> None:
+    learner = config_of(num_epochs=1).build_learner(env=None, spaces=spaces())
+    few = batch_of(learner)
+    learner._learner_connector.remove(DropRowsThatCountNothing)
+    every = batch_of(learner)
+    left = every[Columns.LOSS_MASK].any(1)
+    assert (len(left), int(left.sum())) == (11, 9)
+    for name in few.keys() - {Columns.SEQ_LENS}:
+        tree.map_structure(lambda a, b: torch.testing.assert_close(a, b[left]), few[name], every[name])
+    assert few[Columns.SEQ_LENS].tolist() == [4, 2, 3, 4, 1, 4, 4, 4, 3]
+    found = []
+    for batch in (few, every):
+        batches = {DEFAULT_MODULE_ID: batch}
+        loss = learner.compute_losses(fwd_out=learner.module.forward_train(batches), batch=batches)
+        found.append((loss, list(learner.compute_gradients(loss).values())))
+    torch.testing.assert_close(*found)
+
+
+def test_a_batch_in_which_nothing_counts_or_with_lists_in_it() -> None:
+    nothing = {"critic": {Columns.LOSS_MASK: torch.zeros(2, 3, dtype=torch.bool), "x": torch.ones(2)}}
+    assert len(DropRowsThatCountNothing()(batch=nothing)["critic"]["x"]) == 2
+    steps = {Columns.LOSS_MASK: torch.tensor([True, False, True]), Columns.INFOS: ["a", "b", "c"]}
+    batch = {"plain": steps, "no mask": {"x": torch.ones(2)}}
+    found = DropRowsThatCountNothing()(batch=batch)
+    assert found["plain"][Columns.INFOS] == ["a", "c"]
+    assert len(found["plain"][Columns.LOSS_MASK]) == 2
+    assert len(found["no mask"]["x"]) == 2
 
 
 def test_a_pipeline_without_the_default_pieces_is_left_alone() -> None:

@@ -10,11 +10,20 @@ import torch
 from gymnasium import spaces
 from ray.rllib.core.columns import Columns
 from ray.rllib.models.catalog import MODEL_DEFAULTS, ModelCatalog
+from ray.tune.registry import RLLIB_MODEL, _global_registry
 
 from s5_adapters.rllib import S5RLModule
+from s5_adapters.rllib._model_v2 import S5Model
 
 NETWORK = {"d_model": 8, "d_state": 8, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
 VECTOR = spaces.Box(-1.0, 1.0, (3,))
+
+
+@pytest.fixture(autouse=True)
+def _registered_again() -> None:
+    """Ray forgets every name at `ray.shutdown()`, which tests of other files call in the same process."""
+    if not _global_registry.contains(RLLIB_MODEL, "s5"):
+        ModelCatalog.register_custom_model("s5", S5Model)
 
 
 def make(action: spaces.Space | None = None, num_outputs: int | None = None, **network: Any) -> Any:

@@ -212,11 +212,37 @@ def test_row_counts_that_keep_changing_compile_a_bounded_number_of_programs() ->
     assert len(compiled) - trained - valued == 2  # the parameters prepared, a step of 5 rows
 
 
+def test_x64_changes_neither_types_nor_values() -> None:
+    module = make(n_layers=1, d_model=4, d_state=4)
+    batch, step = (batch_of(module, observations(module, 4, steps)) for steps in (6, 1))
+
+    def run() -> list[torch.Tensor]:
+        module.network.forget()
+        module.zero_grad()
+        trained = module.forward_train(batch)
+        sum(out.square().sum() for out in trained.values()).backward()
+        acted = module.forward_exploration(step)
+        outputs = [*trained.values(), acted[Columns.ACTION_DIST_INPUTS], module.compute_values(batch)]
+        outputs += [*acted[Columns.STATE_OUT].values(), *[p.grad for p in module.parameters()]]
+        return [out.detach().clone() for out in outputs]
+
+    narrow = run()
+    with jax.enable_x64(True):
+        wide = run()
+    assert {leaf.dtype for leaf in wide} == {torch.float32}
+    torch.testing.assert_close(wide, narrow, atol=1e-5, rtol=1e-4)
+
+
 def test_a_minibatch_size_that_stays_wasteful_gives_way_to_a_tight_one() -> None:
     rows = MinibatchRows(patience=3)
     assert [rows.fit(n) for n in (9, 16, 4, 4, 12, 5, 5, 4)] == [16] * 8
     assert rows.fit(5) == 8
     assert [rows.fit(n) for n in (5, 8, 9, 3)] == [8, 8, 16, 8]
+
+
+def test_sizes_of_minibatches_are_closer_to_each_other_where_rows_are_many() -> None:
+    fitted = [MinibatchRows().fit(n) for n in (1, 2, 3, 9, 12, 17, 20, 24, 25, 33, 48, 49, 97)]
+    assert fitted == [1, 2, 4, 16, 16, 24, 24, 24, 32, 48, 48, 64, 128]
 
 
 def test_acting_follows_every_change_of_the_parameters() -> None:
