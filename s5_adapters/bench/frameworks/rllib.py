@@ -23,7 +23,7 @@ from s5_adapters.rllib._learner import S5PPOTorchLearner, standardize
 
 DIFFERENCES = (
     "rows end where episodes end, and minibatches are whole rows, not whole environments",
-    "an episode's last row may hold the step alone that RLlib appends to it, which no loss reads",
+    "advantages are estimated with a step more, which RLlib appends to every piece of an episode",
 )
 _returns: list[float] = []
 
