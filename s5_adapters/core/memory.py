@@ -1,8 +1,10 @@
 """The contract that every memory model keeps, and the registry of their names."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from importlib import import_module
 from typing import Any, ClassVar, Final, TypeVar
 
@@ -18,6 +20,20 @@ Params = Mapping[str, Any]
 """A pytree of float32 parameters; leaves that belong to layers are stacked over them on axis 0."""
 State = Any
 """A pytree of float arrays ``(batch, ...)``, possibly without leaves."""
+
+
+def _as_formerly_too(init: Callable[..., Params]) -> Callable[..., Params]:
+    """Let ``init(key, width)`` also be called as ``init(key, state, x, episode_starts)``, as it once was."""
+
+    @wraps(init)
+    def call(self: "Memory", key: Array, width: Any, *former: Any) -> Params:
+        if former:
+            message = "Memory.init(key, state, x, episode_starts): call init(key, width) with x's width"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            width = former[0].shape[-1]
+        return init(self, key, width)
+
+    return call
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +55,11 @@ class Memory(ABC):
 
     d_model: int = 64
     n_layers: int = 1
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "init" in cls.__dict__:
+            cls.init = _as_formerly_too(cls.init)  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         for field in fields(self):

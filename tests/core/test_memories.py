@@ -227,3 +227,13 @@ def test_a_bad_value_gets_one_line_with_name_value_and_expectation(
     with pytest.raises(ValueError, match=rf"^{field}: got [^\n]*, expected [^\n]*$") as caught:
         make_memory(name, **config)
     assert f"got {config[field]!r}" in str(caught.value)
+
+
+def test_init_is_understood_as_it_was_once_called() -> None:
+    memory = make_memory("gru", d_model=8)
+    state, x, starts = memory.initial_state(2), jnp.ones((5, 2, 3)), jnp.zeros((5, 2), bool)
+    with pytest.warns(DeprecationWarning, match=r"call init\(key, width\)"):
+        former = jax.jit(memory.init)(jax.random.key(0), state, x, starts)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), former, memory.init(jax.random.key(0), 3)
+    )
