@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import operator
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -39,7 +40,7 @@ _MAY_ALIAS = (
 _uses = torch._C._storage_Use_Count
 _OWN_USES = 2
 """Of a storage by its tensor, and by the object that asks."""
-_memcmp = ctypes.CDLL(None).memcmp
+_memcmp = ctypes.CDLL(None if os.name == "posix" else "msvcrt").memcmp
 _memcmp.argtypes, _memcmp.restype = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t], ctypes.c_int
 
 
