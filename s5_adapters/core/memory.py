@@ -177,8 +177,10 @@ def init_projection(key: Array, width: int, d_model: int) -> dict[str, Array]:
 
 
 def project(params: Params, x: Array) -> Array:
-    """Apply ``init_projection``'s map to ``x (..., F)``; float64, which x64 brings, becomes float32 first."""
-    x = x.astype(jnp.float32) if x.dtype == jnp.float64 else x
+    """Apply ``init_projection``'s map to ``x (..., F)``; float64, which x64 brings, becomes the parameters'
+    dtype first.
+    """
+    x = x.astype(jax.tree.leaves(params)[0].dtype) if x.dtype == jnp.float64 else x
     return dense(x, params["input_kernel"], params["input_bias"]) if "input_kernel" in params else x
 
 
