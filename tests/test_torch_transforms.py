@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -41,6 +41,14 @@ def by_torch(w: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 by_jax = jax2torch(lambda w, x: jnp.tanh(x @ w).sum(-1))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _validation_of_distributions() -> Iterator[None]:
+    """Torch's compiler turns it off for good, in this process, and other modules' tests rely on it."""
+    before = torch.distributions.Distribution._validate_args
+    yield
+    torch.distributions.Distribution.set_default_validate_args(before)
 
 
 @pytest.fixture
