@@ -14,7 +14,7 @@ class Shared:
     """An object that exists once for each class and key, and only while something holds it.
 
     Models of one architecture share their compiled programs through it; when the last of them goes, so do
-    the programs, 30 to 50 MiB of them. It is copied and pickled by its key, so that what holds it can be.
+    the programs and their memory. It is copied and pickled by its key, so that what holds it can be.
 
     Args:
         *key: what it is made from; equal keys give the same object.
@@ -48,9 +48,9 @@ class Shared:
 def _forget_traces() -> None:
     """Drop what JAX noted of functions that were traced inside others, programs that are gone among them.
 
-    JAX keeps a trace of `jnp.add` for every pair of shapes that it ever met, 2 to 3 MiB a model. What is
+    JAX keeps a trace of `jnp.add` for every pair of shapes that it ever met. What is
     compiled stays compiled; what is called with new shapes is traced anew. And what the C library keeps of
-    freed memory, 200 MiB after a few models, goes back to the system where it can be told to.
+    freed memory goes back to the system where it can be told to.
     """
     for module, name in ((pjit, "_infer_params_cached"), (partial_eval, "trace_to_jaxpr")):
         clear = getattr(getattr(module, name, None), "cache_clear", None)
