@@ -44,8 +44,10 @@ import numpy as np
 from _common import RESULTS, announce, interleaved_medians, machine, table, verdict, write_json
 from _published import published_scan
 
-from s5_adapters.core import linear_recurrence, make_memory, planar, scan_pallas
-from s5_adapters.core.scan import resettable_scan
+from s5_adapters.core import linear_recurrence, make_memory
+from s5_adapters.core.recurrence import pallas as scan_pallas
+from s5_adapters.core.recurrence import planar
+from s5_adapters.core.recurrence.scan import resettable_scan
 
 Row = dict[str, Any]
 

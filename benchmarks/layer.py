@@ -39,9 +39,9 @@ from _common import (
 from _published import published_layer, published_stack
 
 from s5_adapters.core import make_memory
-from s5_adapters.core.chunks import REMATS, run_in_chunks
-from s5_adapters.core.layer import layer_sequence
-from s5_adapters.core.scan import AUTO
+from s5_adapters.core.memories.chunks import REMATS, run_in_chunks
+from s5_adapters.core.memories.diagonal import layer_sequence
+from s5_adapters.core.recurrence.scan import AUTO
 
 WIDTH, LANES, LAYERS = 256, 128, 4
 LENGTHS, BATCHES = (128, 1024, 4096), (8, 64)

@@ -25,7 +25,7 @@ import numpy as np
 from _common import announce, compile_cost, interleaved_medians, machine, table, write_json
 
 from s5_adapters.core import Memory, make_memory, memory_names
-from s5_adapters.core.matching import count_params, match_params
+from s5_adapters.core.memories.matching import count_params, match_params
 
 OURS = "s5"
 WIDTH, LAYERS, ACTING_BATCH = 64, 2, 32

@@ -42,7 +42,7 @@ from _published import published_scan
 
 import s5_adapters.core
 from s5_adapters.core import linear_recurrence
-from s5_adapters.core.scan_table import load_table, measured_method, varying_method
+from s5_adapters.core.recurrence.table import load_table, measured_method, varying_method
 
 METHODS = {"constant": ("sequential", "chunked", "associative"), "varying": ("sequential", "associative")}
 """By the decay: one for all steps, complex, or one of every step, real."""

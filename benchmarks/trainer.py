@@ -52,7 +52,7 @@ from _common import (
 )
 
 from s5_adapters.core import make_memory, memory_names
-from s5_adapters.core.matching import count_params, match_params
+from s5_adapters.core.memories.matching import count_params, match_params
 from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import Evaluator, PPOConfig, build_problem, make_train
 from s5_adapters.purejax.ppo import init_state, run_chunk, update_step

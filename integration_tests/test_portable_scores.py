@@ -12,7 +12,7 @@ from ray.rllib.env.single_agent_env_runner import SingleAgentEnvRunner
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecMonitor
 
-from s5_adapters.core.weights import load_policy, save_policy
+from s5_adapters.core.files.weights import load_policy, save_policy
 from s5_adapters.purejax import PPOConfig, Trainer, restore_policy
 from s5_adapters.rllib import S5PPOConfig
 from s5_adapters.sb3 import JaxVecEnv, S5RecurrentPPO

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from s5_adapters.core import linear_recurrence as linear_recurrence
     from s5_adapters.core import make_memory as make_memory
     from s5_adapters.core import register_memory as register_memory
-    from s5_adapters.core.weights import Policy as Policy
-    from s5_adapters.core.weights import load_policy as load_policy
-    from s5_adapters.core.weights import save_policy as save_policy
+    from s5_adapters.core.files.weights import Policy as Policy
+    from s5_adapters.core.files.weights import load_policy as load_policy
+    from s5_adapters.core.files.weights import save_policy as save_policy
     from s5_adapters.purejax import PPOConfig as PPOConfig
     from s5_adapters.purejax import Trainer as Trainer
     from s5_adapters.purejax import make_train as make_train
@@ -37,9 +37,9 @@ _HOMES = {
     "linear_recurrence": "s5_adapters.core",
     "make_memory": "s5_adapters.core",
     "register_memory": "s5_adapters.core",
-    "Policy": "s5_adapters.core.weights",
-    "load_policy": "s5_adapters.core.weights",
-    "save_policy": "s5_adapters.core.weights",
+    "Policy": "s5_adapters.core.files.weights",
+    "load_policy": "s5_adapters.core.files.weights",
+    "save_policy": "s5_adapters.core.files.weights",
     "PPOConfig": "s5_adapters.purejax",
     "Trainer": "s5_adapters.purejax",
     "make_train": "s5_adapters.purejax",

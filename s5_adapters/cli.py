@@ -157,8 +157,8 @@ class Export:
 
     def run(self) -> int:
         """Write the file and say what it was made of."""
-        from s5_adapters.core.stablehlo import export_stablehlo
-        from s5_adapters.core.weights import save_policy
+        from s5_adapters.core.files.stablehlo import export_stablehlo
+        from s5_adapters.core.files.weights import save_policy
         from s5_adapters.export import read_policy
 
         output = self.output or Path(f"policy.{self.format}")
@@ -225,7 +225,7 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
 def matched_to_s5(config: "PPOConfig") -> "PPOConfig":
     """The same configuration with its memory at the number of parameters of S5's."""
     from s5_adapters.core import make_memory
-    from s5_adapters.core.matching import count_params, match_params
+    from s5_adapters.core.memories.matching import count_params, match_params
 
     given, width = dict(config.memory_config), config.encoder[-1]
     s5 = make_memory("s5", **{name: given[name] for name in ("d_model", "n_layers") if name in given})

@@ -17,7 +17,7 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
-from s5_adapters.core.weights import as_policy
+from s5_adapters.core.files.weights import as_policy
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.run_folder import RunConfig, RunOptions, read_config
 from s5_adapters.purejax.start import network_settings
@@ -172,7 +172,7 @@ _KINDS: dict[str, Any] = {
 
 def _accepted(memory: str, memory_config: dict[str, Any]) -> dict[str, Any]:
     """What of a memory's settings another memory has too: its width and depth, for one."""
-    from s5_adapters.core.memory import memory_class
+    from s5_adapters.core.memories.memory import memory_class
 
     try:
         known = {field.name for field in dataclasses.fields(memory_class(memory))}

@@ -13,7 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from s5_adapters.core.weights import save_policy
+from s5_adapters.core.files.weights import save_policy
 from s5_adapters.plot import plot_runs
 from s5_adapters.purejax import (
     InterruptedRunError,

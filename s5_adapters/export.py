@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from s5_adapters.core.weights import Policy, load_policy
+from s5_adapters.core.files.weights import Policy, load_policy
 
 
 class Source(NamedTuple):

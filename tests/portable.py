@@ -13,7 +13,7 @@ from ray.rllib.core.columns import Columns
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete
-from s5_adapters.core.weights import ObservationStatistics, Policy
+from s5_adapters.core.files.weights import ObservationStatistics, Policy
 from s5_adapters.rllib import S5RLModule
 from s5_adapters.sb3 import CnnS5Policy, S5Policy
 

@@ -14,7 +14,7 @@ from PIL import Image
 from s5_adapters import load_policy
 from s5_adapters.cli import main, matched_to_s5
 from s5_adapters.core import make_memory
-from s5_adapters.core.matching import count_params
+from s5_adapters.core.memories.matching import count_params
 from s5_adapters.purejax import PPOConfig
 from s5_adapters.purejax.progress import Plain
 from tests.purejax.helpers import quick_compilation

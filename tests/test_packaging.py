@@ -84,7 +84,11 @@ def test_wheel_holds_both_packages_whole_and_nothing_else(wheel: Path) -> None:
     shipped = shipped_files()
     contents = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert contents == shipped
-    assert {"s5_adapters/py.typed", "s5_envs/py.typed", "s5_adapters/core/scan_table.json"} <= contents
+    assert {
+        "s5_adapters/py.typed",
+        "s5_envs/py.typed",
+        "s5_adapters/core/recurrence/scan_table.json",
+    } <= contents
 
 
 def test_both_packages_import_from_the_wheel_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
@@ -195,8 +199,20 @@ class Layer(NamedTuple):
     frameworks: frozenset[str]
 
 
+# The rooms of core, each after those that it may import.
+ROOMS = {
+    "s5_adapters.core.checks": Layer(frozenset(), frozenset()),
+    "s5_adapters.core.xla": Layer(frozenset(), frozenset()),
+    "s5_adapters.core.recurrence": Layer(
+        frozenset({"s5_adapters.core.checks", "s5_adapters.core.xla"}), frozenset()
+    ),
+}
+for room in ("memories", "network", "files"):
+    ROOMS[f"s5_adapters.core.{room}"] = Layer(frozenset(ROOMS), frozenset())
+
 # Modules under none of these names (command line, demo, benchmark) are the top: they may import everything.
 LAYERS = {
+    **ROOMS,
     "s5_adapters.core": Layer(frozenset(), frozenset()),
     "s5_adapters.torch_bridge": Layer(frozenset({"s5_adapters.core"}), frozenset({"torch"})),
     "s5_adapters.purejax": Layer(frozenset({"s5_adapters.core", "s5_envs"}), frozenset()),
@@ -265,15 +281,16 @@ def test_core_imports_no_third_party_but_jax_flax_and_numpy() -> None:
         if top not in {"s5_adapters", "jax", "flax", "numpy", *sys.stdlib_module_names}
     }
     # The policy files' module is not part of what `import s5_adapters.core` loads.
-    assert found <= {("s5_adapters.core.weights", "safetensors")}
+    assert found <= {("s5_adapters.core.files.weights", "safetensors")}
 
 
 @pytest.mark.parametrize(
     ("module", "source", "expected"),
     [
-        ("s5_adapters.core.scan", "from ..sb3 import policies", ["s5_adapters.sb3.policies"]),
-        ("s5_adapters.core.scan", "def f():\n    import torch.nn", ["torch.nn"]),
-        ("s5_adapters.core.scan", "from . import ssm\nfrom s5_adapters import __version__", []),
+        ("s5_adapters.core.recurrence.scan", "from ...sb3 import policies", ["s5_adapters.sb3.policies"]),
+        ("s5_adapters.core.recurrence.scan", "def f():\n    import torch.nn", ["torch.nn"]),
+        ("s5_adapters.core.memories.s5", "from . import lru\nfrom s5_adapters import __version__", []),
+        ("s5_adapters.core.recurrence.scan", "from ..memories import s5", ["s5_adapters.core.memories.s5"]),
         ("s5_adapters.purejax.ppo", "from s5_adapters import rllib", ["s5_adapters.rllib"]),
         ("s5_adapters.sb3", "import ray, torch, s5_envs", ["ray"]),
         ("s5_envs.wrappers", "from s5_adapters.core import scan", ["s5_adapters.core.scan"]),

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import make_memory
-from s5_adapters.core import memory as registry
+from s5_adapters.core.memories import memory as registry
 from s5_adapters.purejax import PPOConfig, Trainer
 from tests.purejax.helpers import quick_compilation, small_config
 

@@ -15,7 +15,7 @@ import torch
 from torch import func
 
 from s5_adapters.core import make_memory
-from s5_adapters.core.processes import refuse_forked_process
+from s5_adapters.core.xla.processes import refuse_forked_process
 from s5_adapters.torch_bridge import JaxModule, jax2torch
 
 torch.set_num_threads(1)

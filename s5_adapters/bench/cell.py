@@ -17,7 +17,7 @@ from s5_adapters.bench.machine import machine, peak_memory_mib
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
 from s5_adapters.core import ActorCritic
-from s5_adapters.core.weights import Policy, save_policy, write_whole
+from s5_adapters.core.files.weights import Policy, save_policy, write_whole
 from s5_adapters.purejax.problem import build_problem
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from s5_adapters.core.weights import Policy
+from s5_adapters.core.files.weights import Policy
 
 
 def assert_same_parameters(policy: Policy, params: Any) -> None:

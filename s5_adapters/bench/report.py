@@ -12,7 +12,7 @@ from s5_adapters.bench.figures import plot_curves, plot_throughput
 from s5_adapters.bench.spec import FRAMEWORKS, MEMORIES
 from s5_adapters.bench.summary import CONFIDENCE, Group, estimate, group, median
 from s5_adapters.bench.sweep import SWEEP_NAME, read_failures, read_results
-from s5_adapters.core.weights import write_whole
+from s5_adapters.core.files.weights import write_whole
 
 REPORT_NAME = "report.md"
 NAMES = {

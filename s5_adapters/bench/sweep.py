@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s5_adapters.bench.spec import OWN, Cell
-from s5_adapters.core.weights import write_whole
+from s5_adapters.core.files.weights import write_whole
 
 RUNS_NAME = "runs"
 WEIGHTS_NAME = "weights"

@@ -1,6 +1,8 @@
 """The model, in JAX alone: the resettable recurrence, S5 and its rivals, the actor-critic network."""
 
-from s5_adapters.core.distributions import (
+from s5_adapters.core.memories.memory import Memory, make_memory, memory_names, register_memory
+from s5_adapters.core.network.actor_critic import ActorCritic, ActorCriticConfig
+from s5_adapters.core.network.distributions import (
     ActionSpec,
     Box,
     Discrete,
@@ -8,9 +10,7 @@ from s5_adapters.core.distributions import (
     MultiDiscrete,
     distribution,
 )
-from s5_adapters.core.memory import Memory, make_memory, memory_names, register_memory
-from s5_adapters.core.policy import ActorCritic, ActorCriticConfig
-from s5_adapters.core.scan import linear_recurrence
+from s5_adapters.core.recurrence.scan import linear_recurrence
 
 __all__ = [
     "ActionSpec",

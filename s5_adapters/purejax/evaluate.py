@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from s5_adapters.core import checks
-from s5_adapters.core.distributions import distribution
+from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.normalization import RunningStats, normalize
 from s5_adapters.purejax.problem import Problem, Pytree
 

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from s5_adapters.core.distributions import distribution
-from s5_adapters.core.platform import default_platform
+from s5_adapters.core.network.distributions import distribution
+from s5_adapters.core.xla.platform import default_platform
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.problem import Problem, Pytree, build_problem
 from s5_adapters.purejax.rollout import Carry, Episodes, Transitions, advantages, collect, init_carry

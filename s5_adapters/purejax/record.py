@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s5_adapters.core.distributions import distribution
+from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.normalization import normalize
 from s5_adapters.purejax.problem import Problem, Pytree
 from s5_adapters.purejax.restore import RestoredPolicy

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s5_adapters.core.weights import ObservationStatistics, Policy
+from s5_adapters.core.files.weights import ObservationStatistics, Policy
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.logging import read_log

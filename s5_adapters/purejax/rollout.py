@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from s5_adapters.core import linear_recurrence
-from s5_adapters.core.distributions import distribution
+from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.normalization import RunningStats, init_stats, normalize, scale, update_stats
 from s5_adapters.purejax.problem import Problem, Pytree

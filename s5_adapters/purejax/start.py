@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from s5_adapters.core.weights import Policy, require_same_network
+from s5_adapters.core.files.weights import Policy, require_same_network
 from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.normalization import CLIP, EPSILON, RunningStats
 from s5_adapters.purejax.ppo import TrainState

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s5_adapters.core.weights import as_policy
+from s5_adapters.core.files.weights import as_policy
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.claim import Claim, FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.config import PPOConfig

@@ -11,8 +11,8 @@ import numpy as np
 
 from s5_adapters.core import ActionSpec, ActorCriticConfig, Box, Discrete, MultiDiscrete
 from s5_adapters.core.checks import integer, nearest_names
-from s5_adapters.core.memory import memory_class
-from s5_adapters.core.weights import Policy, as_policy, require_same_network
+from s5_adapters.core.files.weights import Policy, as_policy, require_same_network
+from s5_adapters.core.memories.memory import memory_class
 
 __all__ = ["ACTIONS_IN_ENV_UNITS", "ModelConfig", "read_model_config"]
 

@@ -21,7 +21,7 @@ from ray.rllib.core.rl_module.apis import (
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from s5_adapters.core import ActorCriticConfig, Box
-from s5_adapters.core.weights import Policy
+from s5_adapters.core.files.weights import Policy
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, read_model_config
 from s5_adapters.rllib._network import Programs, RowNetwork
 from s5_adapters.rllib._process import settle_jax

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig
-from s5_adapters.core.shared import Shared
+from s5_adapters.core.xla.shared import Shared
 from s5_adapters.torch_bridge import jax2torch
 
 __all__ = ["Programs", "RowNetwork"]

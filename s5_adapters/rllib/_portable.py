@@ -19,7 +19,7 @@ from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.utils.checkpoints import Checkpointable
 
 from s5_adapters.core import Box
-from s5_adapters.core.weights import Policy
+from s5_adapters.core.files.weights import Policy
 from s5_adapters.rllib._module import S5RLModule
 
 __all__ = ["is_checkpoint", "policy_from_checkpoint"]

@@ -27,7 +27,7 @@ from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete
-from s5_adapters.core.weights import Policy, as_policy
+from s5_adapters.core.files.weights import Policy, as_policy
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise, head_parameters
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
 from s5_adapters.sb3.finite import check_finite

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from s5_adapters.core import ActionSpec, ActorCriticConfig, Box, Discrete, MultiDiscrete
-from s5_adapters.core.weights import ObservationStatistics, Policy, require_same_network
+from s5_adapters.core.files.weights import ObservationStatistics, Policy, require_same_network
 from s5_adapters.sb3.unchanged import heads_are_unchanged
 from s5_adapters.torch_bridge import Normalizer
 

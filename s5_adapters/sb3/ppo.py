@@ -13,7 +13,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import FloatSchedule
 
-from s5_adapters.core.weights import as_policy
+from s5_adapters.core.files.weights import as_policy
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.policies import CnnS5Policy, MultiInputS5Policy, S5Policy
 from s5_adapters.sb3.segments import (

@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 
 from s5_adapters.core import ActorCriticConfig, Memory
-from s5_adapters.core.policy import MLP, Encoder
-from s5_adapters.core.shared import Shared
+from s5_adapters.core.network.actor_critic import MLP, Encoder
+from s5_adapters.core.xla.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, join, parted
 from s5_adapters.torch_bridge import jax2torch
 

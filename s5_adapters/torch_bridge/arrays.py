@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import torch
 
-from s5_adapters.core.processes import refuse_forked_process
+from s5_adapters.core.xla.processes import refuse_forked_process
 
 __all__ = [
     "between_graphs",

@@ -9,8 +9,8 @@ import pytest
 from jax import Array
 
 from s5_adapters.core import make_memory
-from s5_adapters.core.chunks import FULL_STEPS, LEAST_ROWS, run_in_chunks
-from s5_adapters.core.recompute import after, recomputed
+from s5_adapters.core.memories.chunks import FULL_STEPS, LEAST_ROWS, run_in_chunks
+from s5_adapters.core.xla.recompute import after, recomputed
 
 WIDTH, LENGTH, BATCH = 32, 512, 4
 ARRAY_BYTES = LENGTH * BATCH * WIDTH * 4

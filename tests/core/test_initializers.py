@@ -9,8 +9,8 @@ import pytest
 from flax import linen as nn
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Discrete
-from s5_adapters.core.initializers import orthogonal
-from s5_adapters.core.memory import memory_names
+from s5_adapters.core.memories.memory import memory_names
+from s5_adapters.core.xla.initializers import orthogonal
 
 QR = re.compile(r"@lapack_sgeqrf\w*\(.*: \(tensor<([0-9x]+)xf32>")
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import make_memory
-from s5_adapters.core.convolution import causal_convolution
+from s5_adapters.core.recurrence.convolution import causal_convolution
 
 from .reference import relative_error
 from .s5_reference import activate, layer_norm, sigmoid

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import Memory, make_memory, memory_names, register_memory
-from s5_adapters.core import memory as registry
+from s5_adapters.core.memories import memory as registry
 
 LENGTH, BATCH, WIDTH = 24, 2, 5
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s5_adapters.core import planar
+from s5_adapters.core.recurrence import planar
 
 
 def numbers(seed: int, size: int = 64, scale: float = 1.0) -> np.ndarray:

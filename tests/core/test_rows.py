@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from s5_adapters.core import rows
+from s5_adapters.core.xla import rows
 
 
 def normal(*shape):

@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from s5_adapters.core.scan import linear_recurrence
-from s5_adapters.core.scan_table import measured_method, varying_method
+from s5_adapters.core.recurrence.scan import linear_recurrence
+from s5_adapters.core.recurrence.table import measured_method, varying_method
 
 from .reference import recurrence, recurrence_gradients, relative_error
 
@@ -533,7 +533,7 @@ def test_products_of_decays_that_overflow_do_not_spoil_states_that_do_not() -> N
 
 def test_auto_takes_a_method_for_the_platform(monkeypatch: pytest.MonkeyPatch) -> None:
     assert varying_method() in VARYING
-    monkeypatch.setattr("s5_adapters.core.scan_table.default_platform", lambda: "gpu")
+    monkeypatch.setattr("s5_adapters.core.recurrence.table.default_platform", lambda: "gpu")
     assert varying_method() == "associative"
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
-from s5_adapters.core import platform, scan_pallas
-from s5_adapters.core.scan import linear_recurrence, resettable_scan
-from s5_adapters.core.scan_table import measured_method
+from s5_adapters.core.recurrence import pallas as scan_pallas
+from s5_adapters.core.recurrence.scan import linear_recurrence, resettable_scan
+from s5_adapters.core.recurrence.table import measured_method
+from s5_adapters.core.xla import platform
 
 from .reference import recurrence, recurrence_gradients, relative_error
 
@@ -146,7 +147,7 @@ def test_auto_takes_the_kernel_where_it_runs_and_plain_xla_elsewhere(monkeypatch
     class Device:
         compute_capability = "9.0"
 
-    monkeypatch.setattr("s5_adapters.core.scan_table.default_platform", lambda: "gpu")
+    monkeypatch.setattr("s5_adapters.core.recurrence.table.default_platform", lambda: "gpu")
     monkeypatch.setattr(platform, "default_platform", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Device()])
     assert measured_method(length=1024, batch=64) == "pallas"

@@ -1,4 +1,4 @@
-"""Programs live as long as something holds them: `s5_adapters.core.shared`."""
+"""Programs live as long as something holds them: `s5_adapters.core.xla.shared`."""
 
 import copy
 import gc
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Discrete
-from s5_adapters.core.shared import Shared
-from s5_adapters.core.weights import Policy
+from s5_adapters.core.files.weights import Policy
+from s5_adapters.core.xla.shared import Shared
 
 
 class Program(Shared):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import make_memory
-from s5_adapters.core.ssm import block_hippo
+from s5_adapters.core.memories.s5 import block_hippo
 
 from . import s5_reference
 from .reference import relative_error

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import Box
-from s5_adapters.core.stablehlo import export_stablehlo
-from s5_adapters.core.weights import save_policy
+from s5_adapters.core.files.stablehlo import export_stablehlo
+from s5_adapters.core.files.weights import save_policy
 from tests.core.test_weights import make_policy, with_statistics
 
 PROGRAM = """

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete
-from s5_adapters.core.weights import (
+from s5_adapters.core.files.weights import (
     ObservationStatistics,
     Policy,
     PolicyFileError,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, make_memory
-from s5_adapters.core.memory import memory_names
+from s5_adapters.core.memories.memory import memory_names
 from tests.purejax.helpers import quick_compilation
 
 CONFIGS = [(name, {"d_model": 8, "n_layers": 2}) for name in memory_names()] + [

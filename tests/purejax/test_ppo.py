@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s5_adapters.core import rows
+from s5_adapters.core.xla import rows
 from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import METRICS, PPOConfig, Trainer, build_problem, make_train, ppo
 from s5_adapters.purejax.ppo import init_state, update_step

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import ActorCritic
-from s5_adapters.core.weights import ObservationStatistics, Policy, save_policy
+from s5_adapters.core.files.weights import ObservationStatistics, Policy, save_policy
 from s5_adapters.purejax import Trainer, build_problem
 from tests.purejax.helpers import quick_compilation, small_config
 

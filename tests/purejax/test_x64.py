@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from s5_adapters import load_policy
-from s5_adapters.core.memory import memory_names
-from s5_adapters.core.stablehlo import export_stablehlo
-from s5_adapters.core.weights import save_policy
+from s5_adapters.core.files.stablehlo import export_stablehlo
+from s5_adapters.core.files.weights import save_policy
+from s5_adapters.core.memories.memory import memory_names
 from s5_adapters.purejax import RunOptions, Trainer, make_train, restore_policy
 from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
 

@@ -12,7 +12,7 @@ import pytest
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from s5_adapters.core import Box, Discrete, MultiDiscrete
-from s5_adapters.core.weights import save_policy
+from s5_adapters.core.files.weights import save_policy
 from s5_adapters.rllib import S5PPOConfig
 from s5_adapters.rllib._module import _warn_of_rescaling
 from tests.portable import assert_agree, core_outputs, in_rllib, make_policy, observe, rllib_outputs

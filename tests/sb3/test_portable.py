@@ -16,7 +16,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 
 from s5_adapters.core import Box, MultiDiscrete
-from s5_adapters.core.weights import save_policy
+from s5_adapters.core.files.weights import save_policy
 from s5_adapters.sb3 import JaxVecEnv, MultiInputS5Policy, S5Policy, S5RecurrentPPO
 from s5_adapters.sb3.portable import policy_from_zip, to_portable
 from tests.portable import assert_agree, core_outputs, in_sb3, make_policy, observe, sb3_outputs

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from s5_adapters.bench.checks import assert_same_parameters
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
-from s5_adapters.core.weights import load_policy
+from s5_adapters.core.files.weights import load_policy
 from s5_adapters.purejax.ppo import init_state, run_chunk
 from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.rollout import collect

@@ -17,7 +17,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from s5_adapters.bench.checks import assert_same_parameters
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
-from s5_adapters.core.weights import load_policy
+from s5_adapters.core.files.weights import load_policy
 from s5_adapters.rllib import S5PPOConfig
 from s5_adapters.rllib._learner import S5PPOTorchLearner, standardize
 

@@ -14,7 +14,7 @@ from torch import nn
 from s5_adapters.bench.checks import assert_same_parameters
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
-from s5_adapters.core.weights import load_policy
+from s5_adapters.core.files.weights import load_policy
 from s5_adapters.sb3 import JaxVecEnv
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU}

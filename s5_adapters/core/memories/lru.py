@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from s5_adapters.core import planar
 from s5_adapters.core.checks import integer, number, positive
-from s5_adapters.core.layer import DiagonalStack, PreparedLayer
-from s5_adapters.core.memory import Params, register_memory
+from s5_adapters.core.memories.diagonal import DiagonalStack, PreparedLayer
+from s5_adapters.core.memories.memory import Params, register_memory
+from s5_adapters.core.recurrence import planar
 
 EPSILON: Final = 2.0**-23
 """How far |lambda|**2 starts from 0 and 1 at least: the logarithms of neither end are finite."""

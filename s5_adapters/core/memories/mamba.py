@@ -9,14 +9,14 @@ import numpy as np
 from flax import linen as nn
 from jax import Array
 
-from s5_adapters.core import rows
 from s5_adapters.core.checks import integer, positive
-from s5_adapters.core.convolution import causal_convolution
-from s5_adapters.core.memory import Params, register_memory
-from s5_adapters.core.platform import default_platform
-from s5_adapters.core.scan import linear_recurrence
-from s5_adapters.core.scan_methods import VARYING_METHODS
-from s5_adapters.core.stack import Stack
+from s5_adapters.core.memories.memory import Params, register_memory
+from s5_adapters.core.memories.stack import Stack
+from s5_adapters.core.recurrence.convolution import causal_convolution
+from s5_adapters.core.recurrence.methods import VARYING_METHODS
+from s5_adapters.core.recurrence.scan import linear_recurrence
+from s5_adapters.core.xla import rows
+from s5_adapters.core.xla.platform import default_platform
 
 CPU_ROWS: Final = 256
 """Rows of a chunk on a CPU, a quarter of the other stacks': the arrays between two products are N times as

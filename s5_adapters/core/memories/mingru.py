@@ -10,13 +10,13 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from s5_adapters.core.checks import integer
-from s5_adapters.core.chunks import GATES
-from s5_adapters.core.convolution import causal_convolution
-from s5_adapters.core.memory import Params, register_memory
-from s5_adapters.core.rows import dense
-from s5_adapters.core.scan import linear_recurrence
-from s5_adapters.core.scan_methods import VARYING_METHODS
-from s5_adapters.core.stack import Stack
+from s5_adapters.core.memories.chunks import GATES
+from s5_adapters.core.memories.memory import Params, register_memory
+from s5_adapters.core.memories.stack import Stack
+from s5_adapters.core.recurrence.convolution import causal_convolution
+from s5_adapters.core.recurrence.methods import VARYING_METHODS
+from s5_adapters.core.recurrence.scan import linear_recurrence
+from s5_adapters.core.xla.rows import dense
 
 
 class MinGRUState(NamedTuple):

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from s5_adapters.core import rows
-from s5_adapters.core.memory import Params
-from s5_adapters.core.scan import AUTO, resettable_scan
-from s5_adapters.core.stack import Stack
+from s5_adapters.core.memories.memory import Params
+from s5_adapters.core.memories.stack import Stack
+from s5_adapters.core.recurrence.scan import AUTO, resettable_scan
+from s5_adapters.core.xla import rows
 
 Pair = tuple[Array, Array]
 """A state's real and imaginary part."""

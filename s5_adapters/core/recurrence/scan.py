@@ -16,11 +16,11 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 from jax.typing import ArrayLike
 
-from s5_adapters.core import planar
 from s5_adapters.core.checks import nearest_names
-from s5_adapters.core.scan_adjoint import pallas_adjoint, recurrence_adjoint, varying_adjoint
-from s5_adapters.core.scan_methods import METHODS, VARYING_METHODS, Method, sequential
-from s5_adapters.core.scan_table import measured_method, varying_method
+from s5_adapters.core.recurrence import planar
+from s5_adapters.core.recurrence.adjoint import pallas_adjoint, recurrence_adjoint, varying_adjoint
+from s5_adapters.core.recurrence.methods import METHODS, VARYING_METHODS, Method, sequential
+from s5_adapters.core.recurrence.table import measured_method, varying_method
 
 AUTO: Final = "auto"
 STATES: Final = "states"

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from s5_adapters.core import rows
+from s5_adapters.core.xla import rows
 
 
 def causal_convolution(

@@ -18,12 +18,12 @@ from jax import Array
 from jax.ad_checkpoint import checkpoint_name
 
 from s5_adapters.core.checks import boolean, integer, one_of
-from s5_adapters.core.chunks import GATES, REMATS, run_in_chunks, step_in_groups
-from s5_adapters.core.memory import Memory, Params, State, init_projection, is_shape, project
-from s5_adapters.core.recompute import after, recomputed
-from s5_adapters.core.rows import dense
-from s5_adapters.core.scan import AUTO
-from s5_adapters.core.scan_methods import METHODS
+from s5_adapters.core.memories.chunks import GATES, REMATS, run_in_chunks, step_in_groups
+from s5_adapters.core.memories.memory import Memory, Params, State, init_projection, is_shape, project
+from s5_adapters.core.recurrence.methods import METHODS
+from s5_adapters.core.recurrence.scan import AUTO
+from s5_adapters.core.xla.recompute import after, recomputed
+from s5_adapters.core.xla.rows import dense
 
 ACTIVATIONS: Final = ("full_glu", "half_glu1", "half_glu2", "gelu", "none")
 NORMS: Final = ("none", "pre", "post")

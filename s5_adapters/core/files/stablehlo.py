@@ -8,7 +8,7 @@ import jax.export
 import jax.numpy as jnp
 from jax import Array
 
-from s5_adapters.core.weights import Policy, write_whole
+from s5_adapters.core.files.weights import Policy, write_whole
 
 PLATFORMS: Final = ("cpu", "cuda", "rocm", "tpu")
 """What the program is lowered for."""

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import jax
 
-from s5_adapters.core.memory import Memory, make_memory
+from s5_adapters.core.memories.memory import Memory, make_memory
 
 STEP: Final = 8
 """Widths tried are multiples of this: attention's heads divide it, and processors like it."""

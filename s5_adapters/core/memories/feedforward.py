@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from s5_adapters.core.initializers import orthogonal
-from s5_adapters.core.memory import Memory, Params, State, init_projection, project, register_memory
+from s5_adapters.core.memories.memory import Memory, Params, State, init_projection, project, register_memory
+from s5_adapters.core.xla.initializers import orthogonal
 
 
 @register_memory("feedforward")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from s5_adapters.core import planar
+from s5_adapters.core.recurrence import planar
 
 Method = Callable[[Array, Array, Array | None, Array], Array]
 Triple = tuple[Array, Array, Array]
@@ -139,10 +139,10 @@ def _chunk_size(length: int, batch: int) -> int:
 
 
 def pallas(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
-    """One GPU kernel; elsewhere the same kernel interpreted, for tests (see ``scan_pallas``)."""
-    from s5_adapters.core import scan_pallas
+    """One GPU kernel; elsewhere the same kernel interpreted, for tests (see ``pallas.py``)."""
+    from s5_adapters.core.recurrence import pallas as kernels
 
-    return scan_pallas.pallas(decay, inputs, starts, initial)
+    return kernels.pallas(decay, inputs, starts, initial)
 
 
 def associative_triples(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from s5_adapters.core.platform import default_platform
-from s5_adapters.core.scan import AUTO, STATES
+from s5_adapters.core.recurrence.scan import AUTO, STATES
+from s5_adapters.core.xla.platform import default_platform
 
 REMATS: Final = ("none", "dots", "full")
 GATES: Final = "gates"

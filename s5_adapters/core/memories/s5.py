@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from s5_adapters.core import planar
 from s5_adapters.core.checks import boolean, integer, one_of, positive
-from s5_adapters.core.layer import DiagonalStack, PreparedLayer
-from s5_adapters.core.memory import Params, register_memory
+from s5_adapters.core.memories.diagonal import DiagonalStack, PreparedLayer
+from s5_adapters.core.memories.memory import Params, register_memory
+from s5_adapters.core.recurrence import planar
 
 DISCRETIZATIONS: Final = ("zoh", "bilinear")
 MAX_REAL_PART: Final = -1e-4

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from flax import linen as nn
 
-from s5_adapters.core.baselines.cells import StackedCells
-from s5_adapters.core.initializers import orthogonal
-from s5_adapters.core.memory import register_memory
+from s5_adapters.core.memories.cells import StackedCells
+from s5_adapters.core.memories.memory import register_memory
+from s5_adapters.core.xla.initializers import orthogonal
 
 
 @register_memory("gru")

@@ -8,14 +8,14 @@ A decay of every step has the index of the state it arrives at, ``decay_{t+1}`` 
 summed.
 
 An adjoint maps ``(decay, cotangent, starts, states, initial)`` to the gradients of the decay, the inputs and
-the initial state; shapes as in ``scan_methods``.
+the initial state; shapes as in ``methods``.
 """
 
 import jax.numpy as jnp
 from jax import Array
 
-from s5_adapters.core import planar
-from s5_adapters.core.scan_methods import Method, following
+from s5_adapters.core.recurrence import planar
+from s5_adapters.core.recurrence.methods import Method, following
 
 
 def recurrence_adjoint(
@@ -56,7 +56,7 @@ def varying_adjoint(
 def pallas_adjoint(
     decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
 ) -> tuple[Array, Array, Array]:
-    """One GPU kernel that gathers the decay's gradient on its way, see ``scan_pallas``."""
-    from s5_adapters.core import scan_pallas
+    """One GPU kernel that gathers the decay's gradient on its way, see ``pallas.py``."""
+    from s5_adapters.core.recurrence import pallas as kernels
 
-    return scan_pallas.pallas_adjoint(decay, cotangent, starts, states, initial)
+    return kernels.pallas_adjoint(decay, cotangent, starts, states, initial)

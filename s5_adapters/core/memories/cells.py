@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from s5_adapters.core.memory import Memory, Params, State, init_projection, project
+from s5_adapters.core.memories.memory import Memory, Params, State, init_projection, project
 
 
 @dataclass(frozen=True, kw_only=True)

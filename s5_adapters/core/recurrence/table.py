@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TypedDict
 
-from s5_adapters.core.platform import default_platform, has_pallas
+from s5_adapters.core.xla.platform import default_platform, has_pallas
 
 
 class Row(TypedDict):

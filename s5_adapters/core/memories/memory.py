@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax import Array
 
 from s5_adapters.core.checks import integer, nearest_names
-from s5_adapters.core.rows import dense
+from s5_adapters.core.xla.rows import dense
 
 Params = Mapping[str, Any]
 """A pytree of float32 parameters; leaves that belong to layers are stacked over them on axis 0."""
@@ -186,14 +186,14 @@ def project(params: Params, x: Array) -> Array:
 
 M = TypeVar("M", bound=type[Memory])
 _BUILT_IN: Final = {
-    "s5": "s5_adapters.core.ssm",
+    "s5": "s5_adapters.core.memories.s5",
     "lru": "s5_adapters.core.memories.lru",
     "mingru": "s5_adapters.core.memories.mingru",
     "mamba": "s5_adapters.core.memories.mamba",
-    "gru": "s5_adapters.core.baselines.gru",
-    "lstm": "s5_adapters.core.baselines.lstm",
-    "attention": "s5_adapters.core.baselines.attention",
-    "feedforward": "s5_adapters.core.baselines.feedforward",
+    "gru": "s5_adapters.core.memories.gru",
+    "lstm": "s5_adapters.core.memories.lstm",
+    "attention": "s5_adapters.core.memories.attention",
+    "feedforward": "s5_adapters.core.memories.feedforward",
 }
 _REGISTRY: Final[dict[str, type[Memory]]] = {}
 

@@ -24,8 +24,8 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from s5_adapters.core import planar
-from s5_adapters.core.scan_methods import following
+from s5_adapters.core.recurrence import planar
+from s5_adapters.core.recurrence.methods import following
 
 LANES: Final = 32
 """Lanes of a program: one warp, so that many programs share a processor."""
@@ -50,7 +50,7 @@ def pallas(
     steps: int = FORWARD_STEPS,
     segment: int | None = None,
 ) -> Array:
-    """Solve the recurrence; arguments and result as for every method, see ``scan_methods``.
+    """Solve the recurrence; arguments and result as for every method, see ``methods``.
 
     Args:
         decay: ``(c, P)`` float32.
@@ -87,7 +87,7 @@ def pallas_adjoint(
     steps: int = ADJOINT_STEPS,
     segment: int | None = None,
 ) -> tuple[Array, Array, Array]:
-    """Run the adjoint and gather the decay's gradient in one pass; see ``scan_adjoint`` and ``pallas``."""
+    """Run the adjoint and gather the decay's gradient in one pass; see ``adjoint`` and ``pallas``."""
     length, batch, _, _ = states.shape
     if not states.size:
         return jnp.zeros_like(decay), cotangent, jnp.zeros_like(initial)

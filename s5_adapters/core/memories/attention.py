@@ -9,8 +9,8 @@ from flax import linen as nn
 from jax import Array
 
 from s5_adapters.core.checks import integer
-from s5_adapters.core.memory import Memory, Params, init_projection, project, register_memory
-from s5_adapters.core.rows import Dense
+from s5_adapters.core.memories.memory import Memory, Params, init_projection, project, register_memory
+from s5_adapters.core.xla.rows import Dense
 
 ROTARY_BASE: Final = 10_000.0
 MLP_FACTOR: Final = 4

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from s5_adapters.core.rows import sum_rows
+from s5_adapters.core.xla.rows import sum_rows
 
 
 def from_complex(x: Array) -> Array:

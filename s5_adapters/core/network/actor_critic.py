@@ -12,11 +12,11 @@ from flax import struct
 from jax import Array, lax
 
 from s5_adapters.core.checks import integer, integers, one_of
-from s5_adapters.core.distributions import ActionSpec, Box
-from s5_adapters.core.initializers import orthogonal
-from s5_adapters.core.memory import Memory, Params, State, make_memory
-from s5_adapters.core.rows import Dense
-from s5_adapters.core.shared import Shared
+from s5_adapters.core.memories.memory import Memory, Params, State, make_memory
+from s5_adapters.core.network.distributions import ActionSpec, Box
+from s5_adapters.core.xla.initializers import orthogonal
+from s5_adapters.core.xla.rows import Dense
+from s5_adapters.core.xla.shared import Shared
 
 ACTIVATIONS: Final = {
     "tanh": nn.tanh,

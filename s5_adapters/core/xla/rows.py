@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
-from s5_adapters.core.platform import default_platform
+from s5_adapters.core.xla.platform import default_platform
 
 ROUNDING: Final = ("bfloat16", "BF16_BF16_F32")
 """What ``jax.default_matmul_precision`` calls products of bfloat16 factors, summed in float32."""

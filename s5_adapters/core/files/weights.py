@@ -25,11 +25,11 @@ import numpy as np
 import safetensors.numpy
 from jax import Array
 
-from s5_adapters.core.distributions import ActionSpec, Box, Discrete, MultiDiscrete, distribution
-from s5_adapters.core.memory import Params, State
-from s5_adapters.core.policy import ActorCritic, ActorCriticConfig, PreparedActorCritic
-from s5_adapters.core.processes import refuse_forked_process
-from s5_adapters.core.shared import Shared
+from s5_adapters.core.memories.memory import Params, State
+from s5_adapters.core.network.actor_critic import ActorCritic, ActorCriticConfig, PreparedActorCritic
+from s5_adapters.core.network.distributions import ActionSpec, Box, Discrete, MultiDiscrete, distribution
+from s5_adapters.core.xla.processes import refuse_forked_process
+from s5_adapters.core.xla.shared import Shared
 
 FORMAT: Final = "s5-adapters policy 1"
 _LENGTH_BYTES: Final = 8
