@@ -3,10 +3,10 @@
     python benchmarks/defaults.py               # five seeds a cell; cells that are recorded are not run again
     python benchmarks/defaults.py --tasks MemoryChain-bsuite --seeds 5
 
-Every task runs in the jitted trainer with its default hyperparameters, all seeds of a cell in one program; nothing
-but the named fields differs. Reported per seed: the mean return of the episodes that ended in the last tenth of the
-updates, and the largest fall of a running mean (a twentieth of the updates) below its own best. These are returns,
-not times: a busy machine does no harm.
+Every task runs in the jitted trainer with its default hyperparameters, all seeds of a cell in one program;
+nothing but the named fields differs. Per seed it reports the mean return of the episodes that ended in the
+last tenth of the updates, and the largest fall of a running mean (a twentieth of the updates) below its own
+best. These are returns, not times: a busy machine does no harm.
 """
 
 from __future__ import annotations
