@@ -1,0 +1,3 @@
+"""Where pickles find what is now in `s5_adapters.core.network.actor_critic`."""
+
+from s5_adapters.core.network.actor_critic import ActorCriticConfig as ActorCriticConfig
