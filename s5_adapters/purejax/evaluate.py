@@ -10,7 +10,6 @@ import numpy as np
 
 from s5_adapters.core import checks
 from s5_adapters.core.network.distributions import distribution
-from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.normalization import RunningStats, normalize
 from s5_adapters.purejax.problem import Problem, Pytree
 
@@ -52,7 +51,7 @@ class _Loop(NamedTuple):
 
 
 class Evaluator:
-    """Plays a fixed number of episodes, compiled once for all evaluators of its kind.
+    """Plays a fixed number of episodes, compiled once for all evaluators of its kind and problem.
 
     Every environment plays a share of the episodes that is fixed beforehand: taking whichever end first would
     favour short ones. The memory starts empty in each, observations are normalised by frozen statistics.
@@ -70,7 +69,10 @@ class Evaluator:
         self._shares = (num_episodes // num_envs + 1,) * more + (num_episodes // num_envs,) * (
             num_envs - more
         )
-        self._programs = _Programs.of(problem, self._shares, deterministic)
+        kind = (_Programs, self._shares, deterministic)
+        if kind not in problem.programs:
+            problem.programs[kind] = _Programs(problem, self._shares, deterministic)
+        self._programs: _Programs = problem.programs[kind]
 
     def __call__(self, params: Pytree, obs_stats: RunningStats | None, key: jax.Array) -> Evaluation:
         """Play; ``obs_stats`` is None where observations are not normalised."""
@@ -81,11 +83,10 @@ class Evaluator:
         return Evaluation(np.asarray(loop.returns)[played], np.asarray(loop.lengths)[played])
 
 
-class _Programs(Shared):
-    """The two programs of an evaluator, kept for as long as one is."""
+class _Programs:
+    """The two programs of an evaluator."""
 
     def __init__(self, problem: Problem, shares: tuple[int, ...], deterministic: bool):
-        super().__init__(problem, shares, deterministic)
         self.reset: Any = jax.jit(partial(_reset, problem, shares))
         self.play: Any = jax.jit(partial(_play, problem, shares, deterministic), donate_argnums=0)
 

@@ -1,5 +1,6 @@
 """The environment and the network that a configuration asks for, built and checked before anything runs."""
 
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
@@ -44,6 +45,9 @@ class Problem(Shared):
         env_kwargs: likewise.
         network: the fields of a ``NetworkConfig``.
         resets: whether the memory is told where episodes start.
+
+    Attributes:
+        programs: what was compiled for it and goes with it, by kind.
     """
 
     def __init__(
@@ -62,6 +66,7 @@ class Problem(Shared):
         self.net = ActorCritic(
             ActorCriticConfig(obs_shape=self.obs_shape, action=self.action, **dict(network))
         )
+        self.programs: dict[Hashable, Any] = {}
         self._resets = resets
 
     def memory_starts(self, episode_starts: jax.Array) -> jax.Array:
