@@ -359,11 +359,10 @@ def _base_of(arguments: Sequence[str]) -> "RunConfig":
 
 def _values_of(arguments: Sequence[str], option: str) -> tuple[str, ...]:
     """The values of an option, looked up before the options are parsed."""
-    following = (*arguments[1:], None)
     given = [
-        argument.partition("=")[2] if argument.startswith(f"{option}=") else value
-        for argument, value in zip(arguments, following, strict=True)
-        if argument == option or argument.startswith(f"{option}=")
+        argument.partition("=")[2] if argument != option else value
+        for argument, value in itertools.pairwise((*arguments, None))
+        if argument is not None and (argument == option or argument.startswith(f"{option}="))
     ]
     return tuple(value for value in given if value is not None)
 

@@ -99,7 +99,7 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
     anneal_learning_rate: Flag = True
     """Decrease the learning rate linearly to zero over the run, once per update."""
     adam_eps: Positive = 1e-5
-    """Adam's epsilon, and RMSProp's."""
+    """Epsilon of Adam and RMSProp, added to the root of the mean of squares."""
     max_grad_norm: PositiveOrNone = 0.5
     """Gradients are scaled down to this global norm; None leaves them alone."""
 

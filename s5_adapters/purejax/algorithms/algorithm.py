@@ -83,7 +83,8 @@ class Algorithm(TrainConfig, ABC):
             optax.identity() if self.max_grad_norm is None else optax.clip_by_global_norm(self.max_grad_norm)
         )
         if self.optimizer == "rmsprop":
-            return optax.chain(clip, optax.scale_by_rms(decay=RMSPROP_DECAY, eps=self.adam_eps))
+            rms = optax.scale_by_rms(decay=RMSPROP_DECAY, eps=self.adam_eps, eps_in_sqrt=False)
+            return optax.chain(clip, rms)
         return optax.chain(clip, optax.scale_by_adam(eps=self.adam_eps))
 
     def annealed(self, state: TrainState) -> jax.Array:
