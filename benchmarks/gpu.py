@@ -300,10 +300,9 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
     """The published configuration, one update at a time."""
     if find_spec("matplotlib") is None:  # gymnax imports it to draw environments; nothing is drawn here
         sys.modules.update({name: mock.MagicMock() for name in ("matplotlib", "matplotlib.pyplot")})
-    from s5_adapters.purejax.config import PPOConfig
-    from s5_adapters.purejax.ppo import init_state, update_step
-    from s5_adapters.purejax.problem import build_problem
+    from s5_adapters.purejax import PPOConfig, build_problem
     from s5_adapters.purejax.rollout import collect
+    from s5_adapters.purejax.training import update_step
 
     def build(*, memory: str = "s5", seeds: int = 1, **settings: Any) -> tuple[Any, Any, Any]:
         memory_config: Row = {"d_model": sizes.width, "n_layers": 4}
@@ -313,7 +312,7 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
         config = PPOConfig.paper(memory=memory, memory_config=memory_config, **shape, **settings)
         problem = build_problem(config)
         keys = jax.random.split(jax.random.key(0), seeds)
-        state = jax.vmap(lambda key: init_state(problem, config, key, jnp.float32(5e-5)))(keys)
+        state = jax.vmap(lambda key: config.init_state(problem, key, jnp.float32(5e-5)))(keys)
         update = functools.partial(update_step, problem, config)
         if seeds > 1:
             return jax.jit(jax.vmap(update)), state, None

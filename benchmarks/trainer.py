@@ -55,8 +55,8 @@ from s5_adapters.core import make_memory, memory_names
 from s5_adapters.core.memories.matching import count_params, match_params
 from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import Evaluator, PPOConfig, build_problem, make_train
-from s5_adapters.purejax.ppo import init_state, run_chunk, update_step
 from s5_adapters.purejax.rollout import collect
+from s5_adapters.purejax.training import Programs, update_step
 
 OURS = "s5"
 PARTS = ("memories", "published", "baseline", "precision")
@@ -103,7 +103,7 @@ def measure_memories(
     for memory in memories:
         config = config_of(memory, width, layers, length, matched=matched)
         problem = build_problem(config)
-        state = init_state(problem, config, jax.random.key(0), jnp.float32(config.learning_rate))
+        state = config.init_state(problem, jax.random.key(0), jnp.float32(config.learning_rate))
         update, seconds, scratch = compile_cost(functools.partial(update_step, problem, config), state)
         rollout, _, _ = compile_cost(
             functools.partial(collect, problem, config), state.params, state.carry, state.key
@@ -169,18 +169,15 @@ class Run:
 
     def __init__(self, **settings: Any):
         self.config = PPOConfig(env_id="RepeatPreviousEasy", total_steps=10**9, **settings)
-        self.problem = build_problem(self.config)
-        self.state = init_state(
-            self.problem, self.config, jax.random.key(0), jnp.float32(self.config.learning_rate)
-        )
+        self.programs = Programs.of(self.config)
+        rate = jnp.float32(self.config.learning_rate)
+        self.state = self.programs.init_state(jax.random.key(0), rate)
         began = time.perf_counter()
         self._advance(0)
         self.compile_s = time.perf_counter() - began
 
     def _advance(self, updates: int) -> None:
-        self.state, metrics = run_chunk(
-            self.state, jnp.int32(updates), problem=self.problem, config=self.config, buffer_size=64
-        )
+        self.state, metrics = self.programs.run_chunk(self.state, jnp.int32(updates), buffer_size=64)
         jax.block_until_ready(metrics)
 
     def speed(self, updates: int) -> float:

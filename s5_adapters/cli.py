@@ -5,6 +5,7 @@ line on standard error and exit code 2, a training that went wrong with 1, an in
 the signal's number.
 """
 
+import importlib
 import itertools
 import os
 import signal
@@ -22,7 +23,7 @@ from s5_adapters.cli_settings import Settings, load_base, settings_registry
 from s5_adapters.core import checks
 
 if TYPE_CHECKING:
-    from s5_adapters.purejax import PPOConfig, RestoredPolicy, RunConfig, Trainer
+    from s5_adapters.purejax import Algorithm, RestoredPolicy, RunConfig, Trainer
     from s5_adapters.purejax.progress import Reporter
 
 
@@ -30,9 +31,20 @@ class UsageError(Exception):
     """What was asked for cannot be done; the message is one line."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What every command that reads a run's configuration takes."""
+
+    modules: tyro.conf.UseAppendAction[
+        Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE")]
+    ] = ()
+    """A module to import first, from the current folder too, that registers an algorithm, a memory or an
+    environment of your own; may be given several times."""
+
+
 @dataclass(frozen=True)
-class Train:
-    """Train a policy with recurrent PPO; everything about the run goes into one folder."""
+class Train(Command):
+    """Train a policy; everything about the run goes into one folder."""
 
     settings: Annotated[Settings, tyro.conf.arg(name="")]
     config: str | None = None
@@ -59,13 +71,14 @@ class Train:
             if self.resume is not None:
                 if self.settings.changed or self.config or self.run_dir or self.match_params:
                     raise ValueError(
-                        "--resume continues a run as it was configured: it takes --quiet and --profile alone"
+                        "--resume continues a run as it was configured: "
+                        "it takes --quiet, --profile and --import"
                     )
                 trainer = Trainer.resume(self.resume, reporter=reporter)
             else:
                 run = self.settings.resolve()
                 if self.match_params:
-                    run = replace(run, ppo=matched_to_s5(run.ppo))
+                    run = replace(run, training=matched_to_s5(run.training))
                 trainer = new_trainer(run, self.run_dir, reporter)
         if self.profile and trainer.run_dir is not None:
             trace = trainer.profile(trainer.run_dir / "profile")
@@ -74,7 +87,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class Evaluate(Command):
     """Play whole episodes with a trained policy."""
 
     run_dir: tyro.conf.Positional[Path]
@@ -101,7 +114,7 @@ class Evaluate:
                 raise ValueError(f"render: got {self.render}, expected a file name ending in .gif")
             policy = restore_policy(self.run_dir, self.checkpoint)
             result = policy.evaluate(self.episodes, seed=self.seed, deterministic=self.deterministic)
-        config = policy.config.ppo
+        config = policy.config.training
         print(f"{config.env_id}, {config.memory}, after {policy.update} of {config.num_updates} updates")
         print(f"episodes     {self.episodes}")
         print(f"mean return  {result.mean:.4f} ± {result.standard_error:.4f} (standard error)")
@@ -113,7 +126,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Plot:
+class Plot(Command):
     """Plot return against environment steps; runs that differ in the seed alone share a line with a band."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
@@ -136,7 +149,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Export:
+class Export(Command):
     """Write a trained policy to one portable file.
 
     What was trained with Stable-Baselines3 or RLlib is read by their own loaders, which unpickle: export
@@ -204,12 +217,12 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
     from s5_adapters.purejax import Trainer
     from s5_adapters.purejax.claim import FolderTakenError
 
-    name = Path("runs") / f"{run.ppo.env_id}-{run.ppo.memory}-seed{run.seed}"
+    name = Path("runs") / f"{run.training.env_id}-{run.training.memory}-seed{run.seed}"
     for number in itertools.count(1):
         folder = run_dir or (name if number == 1 else name.with_name(f"{name.name}-{number}"))
         try:
             return Trainer(
-                run.ppo,
+                run.training,
                 seed=run.seed,
                 weights=run.weights,
                 run_dir=folder,
@@ -222,7 +235,7 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
     raise AssertionError("a folder is free")
 
 
-def matched_to_s5(config: "PPOConfig") -> "PPOConfig":
+def matched_to_s5(config: "Algorithm") -> "Algorithm":
     """The same configuration with its memory at the number of parameters of S5's."""
     from s5_adapters.core import make_memory
     from s5_adapters.core.memories.matching import count_params, match_params
@@ -267,10 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with usage_errors():
-            base = load_base(
-                _value_of(arguments, "--resume") or _value_of(arguments, "--config"),
-                _value_of(arguments, "--weights"),
-            )
+            import_modules(_values_of(arguments, "--import"))
+            base = _base_of(arguments)
         with settings_registry(base):
             command: Any = tyro.cli(
                 _commands(),
@@ -302,6 +313,21 @@ def usage_errors() -> Iterator[None]:
         raise UsageError(str(error)) from error
 
 
+def import_modules(names: Sequence[str]) -> None:
+    """Import modules, from the current folder too, for what they register.
+
+    Raises:
+        ValueError: one line, where there is no module of that name, or one that it needs.
+    """
+    if names and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise ValueError(f"import: {name}: {error}") from error
+
+
 def fail(message: str, code: int) -> int:
     """Print a message to standard error and return the exit code."""
     print(f"s5-adapters: {message}", file=sys.stderr)
@@ -322,16 +348,23 @@ def _commands() -> Any:
     )
 
 
-def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    """The value of an option that decides the others' defaults, looked up before they are parsed."""
-    if not arguments or arguments[0] != "train":
-        return None
-    for index, argument in enumerate(arguments):
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-        if argument == option and index + 1 < len(arguments):
-            return arguments[index + 1]
-    return None
+def _base_of(arguments: Sequence[str]) -> "RunConfig":
+    """What the options of ``train`` start from; some options decide the others and their defaults."""
+    resume, config, weights, algorithm = (
+        (_values_of(arguments, option) or (None,))[-1] if arguments[:1] == ["train"] else None
+        for option in ("--resume", "--config", "--weights", "--algorithm")
+    )
+    return load_base(resume or config, weights, None if resume else algorithm)
+
+
+def _values_of(arguments: Sequence[str], option: str) -> tuple[str, ...]:
+    """The values of an option, looked up before the options are parsed."""
+    given = [
+        argument.partition("=")[2] if argument != option else value
+        for argument, value in itertools.pairwise((*arguments, None))
+        if argument is not None and (argument == option or argument.startswith(f"{option}="))
+    ]
+    return tuple(value for value in given if value is not None)
 
 
 if __name__ == "__main__":

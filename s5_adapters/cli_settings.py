@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import inspect
+import itertools
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,9 @@ from tyro.constructors import (
 )
 
 from s5_adapters.core.files.weights import as_policy
-from s5_adapters.purejax.config import PPOConfig
-from s5_adapters.purejax.run_folder import RunConfig, RunOptions, read_config
+from s5_adapters.purejax.algorithms.algorithm import algorithm_class, algorithm_names
+from s5_adapters.purejax.algorithms.ppo import PPOConfig
+from s5_adapters.purejax.run_folder import ALGORITHM, RunConfig, RunOptions, read_config
 from s5_adapters.purejax.start import network_settings
 
 PAPER = "paper"
@@ -62,13 +64,15 @@ class Settings:
         return values
 
 
-def load_base(config: str | None, weights: str | None = None) -> RunConfig:
+def load_base(config: str | None, weights: str | None = None, algorithm: str | None = None) -> RunConfig:
     """The configuration that options start from: the defaults, the published setting, or that of a file.
 
     Args:
         config: a file, the folder of a run, or "paper".
         weights: a policy file whose network, and where no ``config`` is given whose environment, replace
             the configuration's.
+        algorithm: where it is another than the configuration's, the fields that both have stay; without
+            ``config``, all are the algorithm's own defaults.
 
     Raises:
         ValueError: one line, where a file cannot be read or does not hold what it should.
@@ -76,13 +80,15 @@ def load_base(config: str | None, weights: str | None = None) -> RunConfig:
     base = RunConfig()
     if config is not None:
         base = RunConfig(PPOConfig.paper()) if config == PAPER else read_config(config)
+    if algorithm is not None:
+        base = _with_algorithm(base, algorithm, keep=config is not None)
     if weights is None:
         return base
     policy = as_policy(weights)
     changes = network_settings(policy)
     if config is None and policy.env_id is not None:
         changes |= {"env_id": policy.env_id, "env_kwargs": policy.env_kwargs}
-    return dataclasses.replace(base, ppo=dataclasses.replace(base.ppo, **changes))
+    return dataclasses.replace(base, training=dataclasses.replace(base.training, **changes))
 
 
 def settings_registry(base: RunConfig) -> ConstructorRegistry:
@@ -96,9 +102,10 @@ def _settings_rule(info: StructTypeInfo, base: RunConfig) -> StructConstructorSp
     if info.type is not Settings:
         return None
     defaults = base.to_dict()
-    specs = []
-    for cls in (PPOConfig, RunConfig, RunOptions):
-        docs, hints = field_docs(cls), get_type_hints(cls)
+    docs = f"Learning algorithm: {', '.join(algorithm_names())}, or one that --import registers."
+    specs = [StructFieldSpec(ALGORITHM, str, defaults[ALGORITHM], docs)]
+    for cls in (type(base.training), RunConfig, RunOptions):
+        described, hints = field_docs(cls), get_type_hints(cls)
         for field in dataclasses.fields(cls):
             if field.name in defaults:
                 default = defaults[field.name]
@@ -108,16 +115,27 @@ def _settings_rule(info: StructTypeInfo, base: RunConfig) -> StructConstructorSp
                 else:
                     kind = _KINDS.get(field.name, hints[field.name])
                     default = tuple(default) if isinstance(default, list) else default
-                specs.append(StructFieldSpec(field.name, kind, default, docs[field.name]))
+                specs.append(StructFieldSpec(field.name, kind, default, described.get(field.name, "")))
     return StructConstructorSpec(lambda **values: Settings(base, values), tuple(specs))
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, as one line."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    """The string below each field of a dataclass, as one line; a field without takes that of a base class."""
+    docs: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        if dataclasses.is_dataclass(base):
+            docs |= _docs_in(base)
+    return docs
+
+
+def _docs_in(cls: type) -> dict[str, str]:
+    try:
+        (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
+    except (OSError, TypeError):  # made where there is no file, as in an interpreter
+        return {}
     assert isinstance(definition, ast.ClassDef)
     docs = {}
-    for field, after in zip(definition.body, definition.body[1:], strict=False):
+    for field, after in itertools.pairwise(definition.body):
         match field, after:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                 docs[name] = " ".join(text.split()).replace("``", "")
@@ -168,6 +186,15 @@ _KINDS: dict[str, Any] = {
     "env_id": Annotated[str, tyro.conf.arg(name="env", aliases=("--env-id",))],
     "total_steps": Annotated[int, _COUNT],
 }
+
+
+def _with_algorithm(base: RunConfig, name: str, keep: bool) -> RunConfig:
+    cls = algorithm_class(name)
+    if name == base.training.name:
+        return base
+    known = {field.name for field in dataclasses.fields(cls)} if keep else set()
+    values = {field: value for field, value in base.training.to_dict().items() if field in known}
+    return dataclasses.replace(base, training=cls.from_dict(values))
 
 
 def _accepted(memory: str, memory_config: dict[str, Any]) -> dict[str, Any]:

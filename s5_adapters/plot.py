@@ -8,7 +8,7 @@ import numpy as np
 
 from s5_adapters.core import checks
 from s5_adapters.purejax.logging import read_log
-from s5_adapters.purejax.run_folder import RunConfig, read_config
+from s5_adapters.purejax.run_folder import ALGORITHM, RunConfig, read_config
 
 _POINTS = 400
 
@@ -70,12 +70,12 @@ def group_runs(run_dirs: Sequence[Path]) -> dict[str, list[Path]]:
     if not run_dirs:
         raise ValueError("runs: got none, expected the folders of one or more runs")
     configs = {run_dir: read_config(run_dir) for run_dir in run_dirs}
-    settings = {run_dir: config.ppo.to_dict() for run_dir, config in configs.items()}
+    settings = [_settings(config) for config in configs.values()]
+    shared = [name for name in settings[0] if all(name in setting for setting in settings)]
     differing = [
         name
-        for name in next(iter(settings.values()))
-        if name not in ("env_id", "memory")
-        and len({repr(setting[name]) for setting in settings.values()}) > 1
+        for name in shared
+        if name not in ("env_id", "memory") and len({repr(setting[name]) for setting in settings}) > 1
     ]
     groups: dict[str, list[Path]] = {}
     for run_dir, config in configs.items():
@@ -136,9 +136,14 @@ def draw(bands: dict[str, Band], output: Path, against: str = "environment steps
 
 
 def _label(config: RunConfig, differing: Sequence[str]) -> str:
-    parts = [config.ppo.env_id, config.ppo.memory]
-    values = config.ppo.to_dict()
+    parts = [config.training.env_id, config.training.memory]
+    values = _settings(config)
     return ", ".join([*parts, *(f"{name}={_brief(values[name])}" for name in differing)])
+
+
+def _settings(config: RunConfig) -> dict[str, object]:
+    """What runs may differ in, but for the seed; runs of two algorithms share some of it."""
+    return {ALGORITHM: config.training.name} | config.training.to_dict()
 
 
 def _brief(value: object) -> str:

@@ -215,6 +215,12 @@ LAYERS = {
     **ROOMS,
     "s5_adapters.core": Layer(frozenset(), frozenset()),
     "s5_adapters.torch_bridge": Layer(frozenset({"s5_adapters.core"}), frozenset({"torch"})),
+    # Algorithms know what they learn from, and nothing of what runs them.
+    "s5_adapters.purejax.algorithms": Layer(
+        frozenset({"s5_adapters.core"})
+        | {f"s5_adapters.purejax.{name}" for name in ("config", "fields", "problem", "rollout")},
+        frozenset(),
+    ),
     "s5_adapters.purejax": Layer(frozenset({"s5_adapters.core", "s5_envs"}), frozenset()),
     "s5_adapters.sb3": Layer(
         frozenset({"s5_adapters.core", "s5_adapters.torch_bridge", "s5_envs"}),
@@ -291,7 +297,12 @@ def test_core_imports_no_third_party_but_jax_flax_and_numpy() -> None:
         ("s5_adapters.core.recurrence.scan", "def f():\n    import torch.nn", ["torch.nn"]),
         ("s5_adapters.core.memories.s5", "from . import lru\nfrom s5_adapters import __version__", []),
         ("s5_adapters.core.recurrence.scan", "from ..memories import s5", ["s5_adapters.core.memories.s5"]),
-        ("s5_adapters.purejax.ppo", "from s5_adapters import rllib", ["s5_adapters.rllib"]),
+        ("s5_adapters.purejax.trainer", "from s5_adapters import rllib", ["s5_adapters.rllib"]),
+        (
+            "s5_adapters.purejax.algorithms.ppo",
+            "from s5_adapters.purejax import rollout, trainer",
+            ["s5_adapters.purejax.trainer"],
+        ),
         ("s5_adapters.sb3", "import ray, torch, s5_envs", ["ray"]),
         ("s5_envs.wrappers", "from s5_adapters.core import scan", ["s5_adapters.core.scan"]),
         ("s5_adapters.cli", "from s5_adapters import sb3\nimport ray", []),

@@ -1,9 +1,11 @@
-"""The memories of docs/add-a-memory.md, registered from outside: they keep the contract and train."""
+"""The recipes of the docs, registered from outside: memories keep the contract, algorithms train."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,21 +15,29 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s5_adapters import load_policy
+from s5_adapters.cli import main
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories import memory as registry
-from s5_adapters.purejax import PPOConfig, Trainer
-from tests.purejax.helpers import quick_compilation, small_config
+from s5_adapters.purejax import PPOConfig, RunOptions, Trainer, restore_policy
+from s5_adapters.purejax.algorithms import algorithm as algorithms
+from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-a-memory.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+PAGE, ALGORITHM_PAGE = DOCS / "add-a-memory.md", DOCS / "add-an-algorithm.md"
 NAMES = ("averages", "previous")
 LENGTH, BATCH, WIDTH = 12, 2, 5
+
+
+def snippets(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def use() -> Iterator[str]:
     """Run the page's definitions; what it does with them, its last snippet, is for the test."""
     before = dict(registry._REGISTRY)
-    *definitions, use = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    *definitions, use = snippets(PAGE)
     exec(compile("\n".join(definitions), str(PAGE), "exec", dont_inherit=True), {"__name__": "recipe"})
     yield use
     registry._REGISTRY.clear()
@@ -81,3 +91,88 @@ def test_a_recipe_trains_by_its_name(use: str) -> None:
         fresh.state.params["memory"],
     )
     assert all(change > 0 for change in jax.tree.leaves(moved))
+
+
+SMALL = {
+    "memory_config": {"d_model": 8, "n_layers": 1},
+    "encoder": [8],
+    "actor_torso": [],
+    "critic_torso": [],
+    "num_envs": 4,
+    "num_steps": 8,
+    "total_steps": 320,
+    "entropy_coef": 0.02,
+}
+
+
+@pytest.fixture
+def reinforce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The algorithm of the recipe, in a module of the current folder; forgotten afterwards."""
+    before = dict(algorithms._REGISTRY)
+    definition, _ = snippets(ALGORITHM_PAGE)
+    (tmp_path / "my_algorithms.py").write_text(definition)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    import my_algorithms  # type: ignore[import-not-found]
+
+    with quick_compilation():
+        yield my_algorithms.Reinforce
+    sys.modules.pop("my_algorithms", None)
+    algorithms._REGISTRY.clear()
+    algorithms._REGISTRY.update(before)
+
+
+def test_an_algorithm_from_outside_trains_resumes_evaluates_and_exports(
+    reinforce: Any, tmp_path: Path
+) -> None:
+    config = reinforce.from_dict(SMALL)
+    use = snippets(ALGORITHM_PAGE)[1].replace("Trainer(config, ", "Trainer(small, options=options, ")
+    names = {"Reinforce": reinforce, "small": config, "options": RunOptions(checkpoint_every=6)}
+    exec(compile(use, str(ALGORITHM_PAGE), "exec", dont_inherit=True), names)
+    whole: Any = names["trainer"]
+    run_dir = tmp_path / "runs" / "reinforce"
+    shutil.rmtree(run_dir / "checkpoints" / "10")
+    resumed = Trainer.resume(run_dir)
+    assert (resumed.update, type(resumed.config), resumed.config) == (6, reinforce, config)
+    assert_same_bits(resumed.run().state, whole.state)
+    for leaf, first in zip(
+        jax.tree.leaves(resumed.state.params["memory"]),
+        jax.tree.leaves(Trainer(config).state.params["memory"]),
+        strict=True,
+    ):
+        assert not np.array_equal(leaf, first)
+    assert np.isfinite(restore_policy(run_dir).evaluate(3).mean)
+    assert main(["export", str(run_dir), "-o", "p.safetensors"]) == 0
+    assert load_policy(tmp_path / "p.safetensors").training["config"]["algorithm"] == "reinforce"
+
+
+def test_the_command_line_takes_an_algorithm_from_outside(
+    reinforce: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    del sys.modules["my_algorithms"], algorithms._REGISTRY["reinforce"]
+    sizes = [
+        word
+        for name, value in SMALL.items()
+        for word in [
+            f"--{name.replace('_', '-')}",
+            *(
+                [f"{key}={item}" for key, item in value.items()]
+                if isinstance(value, dict)
+                else map(str, value if isinstance(value, list) else [value])
+            ),
+        ]
+    ]
+    train = ["train", "--algorithm", "reinforce", "--quiet", "--run-dir", "run", *sizes]
+    assert main(train) == 2
+    assert "algorithm: got 'reinforce', expected one of" in capsys.readouterr().err
+    assert main([*train, "--import", "my_algoritms"]) == 2
+    assert "import: my_algoritms: No module named" in capsys.readouterr().err
+    assert main([*train, "--import", "my_algorithms"]) == 0
+    assert main(["train", "--import", "my_algorithms", "--resume", "run", "--quiet"]) == 0
+    assert main(["evaluate", "--import", "my_algorithms", "run", "--episodes", "2"]) == 0
+    assert "RepeatPreviousEasy, s5, after 10 of 10 updates" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["train", "--import", "my_algorithms", "--algorithm", "reinforce", "--help"])
+    out = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "Weight of the entropy bonus. (default: 0.01)" in out
+    assert "--clip-range" not in out

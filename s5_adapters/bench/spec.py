@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
-from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.algorithms.ppo import PPOConfig
 
 OWN = "own-lstm"
 """The memory of a cell that runs its framework's own LSTM policy, for contrast."""

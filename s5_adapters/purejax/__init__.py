@@ -1,7 +1,7 @@
-"""Recurrent PPO in one jitted program, and what runs, watches, keeps and evaluates it.
+"""Learning algorithms in one jitted program, and what runs, watches, keeps and evaluates them.
 
-Everything is loaded when it is first asked for: the algorithm (``ppo``, ``rollout``) needs neither Orbax nor
-a progress bar, which only runs on the host do.
+Everything is loaded when it is first asked for: the algorithms need neither Orbax nor a progress bar, which
+only runs on the host do.
 """
 
 from typing import TYPE_CHECKING
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 from s5_adapters.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from s5_adapters.purejax.config import PPOConfig as PPOConfig
+    from s5_adapters.purejax.algorithms.a2c import A2CConfig as A2CConfig
+    from s5_adapters.purejax.algorithms.algorithm import Algorithm as Algorithm
+    from s5_adapters.purejax.algorithms.algorithm import TrainState as TrainState
+    from s5_adapters.purejax.algorithms.algorithm import register_algorithm as register_algorithm
+    from s5_adapters.purejax.algorithms.ppo import PPOConfig as PPOConfig
+    from s5_adapters.purejax.config import TrainConfig as TrainConfig
     from s5_adapters.purejax.evaluate import Evaluation as Evaluation
     from s5_adapters.purejax.evaluate import Evaluator as Evaluator
-    from s5_adapters.purejax.ppo import METRICS as METRICS
-    from s5_adapters.purejax.ppo import TrainResult as TrainResult
-    from s5_adapters.purejax.ppo import TrainState as TrainState
-    from s5_adapters.purejax.ppo import make_train as make_train
     from s5_adapters.purejax.problem import Problem as Problem
     from s5_adapters.purejax.problem import build_problem as build_problem
     from s5_adapters.purejax.restore import RestoredPolicy as RestoredPolicy
@@ -26,17 +27,22 @@ if TYPE_CHECKING:
     from s5_adapters.purejax.trainer import InterruptedRunError as InterruptedRunError
     from s5_adapters.purejax.trainer import NonFiniteError as NonFiniteError
     from s5_adapters.purejax.trainer import Trainer as Trainer
+    from s5_adapters.purejax.training import TrainResult as TrainResult
+    from s5_adapters.purejax.training import make_train as make_train
 
 _HOMES = {
     name: f"{__name__}.{module}"
     for module, names in {
-        "config": ["PPOConfig"],
+        "algorithms.a2c": ["A2CConfig"],
+        "algorithms.algorithm": ["Algorithm", "TrainState", "register_algorithm"],
+        "algorithms.ppo": ["PPOConfig"],
+        "config": ["TrainConfig"],
         "evaluate": ["Evaluation", "Evaluator"],
-        "ppo": ["METRICS", "TrainResult", "TrainState", "make_train"],
         "problem": ["Problem", "build_problem"],
         "restore": ["RestoredPolicy", "restore_policy"],
         "run_folder": ["RunConfig", "RunOptions", "read_config"],
         "trainer": ["InterruptedRunError", "NonFiniteError", "Trainer"],
+        "training": ["TrainResult", "make_train"],
     }.items()
     for name in names
 }

@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,7 +51,7 @@ class _Loop(NamedTuple):
 
 
 class Evaluator:
-    """Plays a fixed number of episodes, compiled once however often it is called.
+    """Plays a fixed number of episodes, compiled once for all evaluators of its kind and problem.
 
     Every environment plays a share of the episodes that is fixed beforehand: taking whichever end first would
     favour short ones. The memory starts empty in each, observations are normalised by frozen statistics.
@@ -69,20 +69,29 @@ class Evaluator:
         self._shares = (num_episodes // num_envs + 1,) * more + (num_episodes // num_envs,) * (
             num_envs - more
         )
-        self._problem = problem
-        self._deterministic = deterministic
+        kind = (_Programs, self._shares, deterministic)
+        if kind not in problem.programs:
+            problem.programs[kind] = _Programs(problem, self._shares, deterministic)
+        self._programs: _Programs = problem.programs[kind]
 
     def __call__(self, params: Pytree, obs_stats: RunningStats | None, key: jax.Array) -> Evaluation:
         """Play; ``obs_stats`` is None where observations are not normalised."""
-        loop = _reset(key, self._problem, self._shares)
+        loop = self._programs.reset(key)
         while np.any(np.asarray(loop.finished) < self._shares):
-            loop = _play(loop, params, obs_stats, self._problem, self._shares, self._deterministic)
+            loop = self._programs.play(loop, params, obs_stats)
         played = np.arange(max(self._shares)) < np.array(self._shares)[:, None]
         return Evaluation(np.asarray(loop.returns)[played], np.asarray(loop.lengths)[played])
 
 
-@partial(jax.jit, static_argnames=("problem", "shares"))
-def _reset(key: jax.Array, problem: Problem, shares: tuple[int, ...]) -> _Loop:
+class _Programs:
+    """The two programs of an evaluator."""
+
+    def __init__(self, problem: Problem, shares: tuple[int, ...], deterministic: bool):
+        self.reset: Any = jax.jit(partial(_reset, problem, shares))
+        self.play: Any = jax.jit(partial(_play, problem, shares, deterministic), donate_argnums=0)
+
+
+def _reset(problem: Problem, shares: tuple[int, ...], key: jax.Array) -> _Loop:
     num_envs = len(shares)
     reset_key, key = jax.random.split(key)
     obs, env_state = problem.reset(reset_key, num_envs)
@@ -100,14 +109,13 @@ def _reset(key: jax.Array, problem: Problem, shares: tuple[int, ...]) -> _Loop:
     )
 
 
-@partial(jax.jit, static_argnames=("problem", "shares", "deterministic"), donate_argnames="loop")
 def _play(
-    loop: _Loop,
-    params: Pytree,
-    obs_stats: RunningStats | None,
     problem: Problem,
     shares: tuple[int, ...],
     deterministic: bool,
+    loop: _Loop,
+    params: Pytree,
+    obs_stats: RunningStats | None,
 ) -> _Loop:
     """Step until every share is played, at most ``STEPS_PER_CALL`` times, so that the host can interrupt."""
     num_envs = len(shares)
@@ -121,7 +129,8 @@ def _play(
         steps, loop = carry
         key, action_key, env_key = jax.random.split(loop.key, 3)
         obs = loop.obs if obs_stats is None else normalize(obs_stats, loop.obs)
-        memory_state, dist_inputs, _ = problem.net.step(prepared, loop.memory_state, obs, loop.episode_starts)
+        episode_starts = problem.memory_starts(loop.episode_starts)
+        memory_state, dist_inputs, _ = problem.net.step(prepared, loop.memory_state, obs, episode_starts)
         dist = distribution(problem.action, dist_inputs)
         action = dist.mode() if deterministic else dist.sample(action_key)
         env = problem.step(jax.random.split(env_key, num_envs), loop.env_state, action)

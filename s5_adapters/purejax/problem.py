@@ -1,18 +1,18 @@
 """The environment and the network that a configuration asks for, built and checked before anything runs."""
 
-import dataclasses
-from functools import lru_cache
+from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.core import FrozenDict, freeze
+from flax.core import FrozenDict
 
 import s5_envs
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete
 from s5_adapters.core.network.actor_critic import SMALLEST_IMAGE
-from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.core.xla.shared import Shared
+from s5_adapters.purejax.config import TrainConfig
 
 Pytree = Any
 ActionSpec = Discrete | MultiDiscrete | Box
@@ -35,18 +35,43 @@ class EnvStep(NamedTuple):
     """The observation before the automatic reset."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Problem:
-    """An environment with its parameters, and the network for its spaces.
+class Problem(Shared):
+    """An environment with its parameters, and the network for its spaces, kept for as long as somebody does.
 
-    Equal only to itself, hence hashable whatever its parts are: a static argument of ``jax.jit``.
+    Equal only to itself, hence hashable whatever its parts are.
+
+    Args:
+        env_id: see ``EnvironmentConfig``.
+        env_kwargs: likewise.
+        network: the fields of a ``NetworkConfig``.
+        resets: whether the memory is told where episodes start.
+
+    Attributes:
+        programs: what was compiled for it and goes with it, by kind.
     """
 
-    env: Any
-    env_params: Any
-    action: ActionSpec
-    obs_shape: tuple[int, ...]
-    net: ActorCritic
+    def __init__(
+        self, env_id: str, env_kwargs: FrozenDict[str, Any], network: FrozenDict[str, Any], resets: bool
+    ):
+        super().__init__(env_id, env_kwargs, network, resets)
+        env, env_params = s5_envs.make(env_id, **env_kwargs)
+        # A problem may be built with x64 off and used with it on, as in evaluating what was trained before.
+        env = s5_envs.adapt(env, env_params, name=env_id, always=True)
+        if not hasattr(env.observation_space(env_params), "low"):
+            env = s5_envs.FlattenObservation(env)
+        self.env: Any = env
+        self.env_params: Any = env_params
+        self.action = action_spec(env.action_space(env_params), env_id)
+        self.obs_shape = observation_shape(env.observation_space(env_params), env_id)
+        self.net = ActorCritic(
+            ActorCriticConfig(obs_shape=self.obs_shape, action=self.action, **dict(network))
+        )
+        self.programs: dict[Hashable, Any] = {}
+        self._resets = resets
+
+    def memory_starts(self, episode_starts: jax.Array) -> jax.Array:
+        """Return where the memory is told that an episode starts: nowhere in the ablation without resets."""
+        return episode_starts if self._resets else jnp.zeros_like(episode_starts)
 
     def reset(self, key: jax.Array, num_envs: int) -> tuple[jax.Array, Pytree]:
         """Begin an episode in each environment: ``obs (num_envs, *obs_shape)`` and the states."""
@@ -84,43 +109,17 @@ class Problem:
         return _strong(obs.reshape(-1, *self.obs_shape))
 
 
-_NETWORK = (
-    "memory",
-    "memory_config",
-    "encoder",
-    "actor_torso",
-    "critic_torso",
-    "activation",
-    "critic_memory",
-)
-
-
-def build_problem(config: PPOConfig) -> Problem:
+def build_problem(config: TrainConfig) -> Problem:
     """Build what ``config`` names; nothing is compiled or written yet.
 
-    Configurations that name the same environment and network get the same object, so that what was compiled
-    for one serves the other.
+    Configurations that name the same environment and network get the same object while one is in use.
 
     Raises:
         ValueError: one line, for an unknown environment or memory (with the nearest names), arguments that
             they do not take, an environment that does not do what its interface says, and spaces that the
             network has no head or encoder for.
     """
-    network: FrozenDict[str, Any] = freeze({name: getattr(config, name) for name in _NETWORK})
-    return _build_problem(config.env_id, config.env_kwargs, network)
-
-
-@lru_cache(maxsize=32)
-def _build_problem(env_id: str, env_kwargs: FrozenDict[str, Any], network: FrozenDict[str, Any]) -> Problem:
-    env, env_params = s5_envs.make(env_id, **env_kwargs)
-    # A problem may be built with x64 off and used with it on, as in evaluating what was trained before.
-    env = s5_envs.adapt(env, env_params, name=env_id, always=True)
-    if not hasattr(env.observation_space(env_params), "low"):
-        env = s5_envs.FlattenObservation(env)
-    action = action_spec(env.action_space(env_params), env_id)
-    obs_shape = observation_shape(env.observation_space(env_params), env_id)
-    net = ActorCritic(ActorCriticConfig(obs_shape=obs_shape, action=action, **dict(network)))
-    return Problem(env, env_params, action, obs_shape, net)
+    return Problem.of(config.env_id, config.env_kwargs, config.network, config.resets)
 
 
 def action_spec(space: Any, env_id: str) -> ActionSpec:

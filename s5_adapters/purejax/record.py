@@ -1,14 +1,12 @@
 """One episode of a trained policy as pictures."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.normalization import normalize
-from s5_adapters.purejax.problem import Problem, Pytree
+from s5_adapters.purejax.problem import Pytree
 from s5_adapters.purejax.restore import RestoredPolicy
 
 MAX_FRAMES = 1000
@@ -30,6 +28,17 @@ def record_episode(
     obs, env_state = problem.reset(reset_key, 1)
     memory_state, starts = problem.net.initial_state(1), jnp.ones(1, bool)
     prepared = jax.jit(problem.net.prepare)(policy.params)
+    step_env = jax.jit(problem.step)
+
+    @jax.jit
+    def act(
+        prepared: Pytree, memory_state: Pytree, obs: jax.Array, starts: jax.Array, key: jax.Array
+    ) -> tuple[Pytree, jax.Array]:
+        memory_starts = problem.memory_starts(starts)
+        memory_state, dist_inputs, _ = problem.net.step(prepared, memory_state, obs, memory_starts)
+        dist = distribution(problem.action, dist_inputs)
+        return memory_state, dist.mode() if deterministic else dist.sample(key)
+
     frames: list[np.ndarray] = []
     episode_return = 0.0
     while len(frames) < MAX_FRAMES and (not frames or not starts[0]):
@@ -38,26 +47,8 @@ def record_episode(
         frames.append(render_state(env, state, problem.env_params, "rgb_array"))
         key, step_key = jax.random.split(key)
         inputs = obs if policy.obs_stats is None else normalize(policy.obs_stats, obs)
-        memory_state, action = _act(problem, prepared, memory_state, inputs, starts, step_key, deterministic)
-        step = _step(problem, jax.random.split(jax.random.fold_in(step_key, 1), 1), env_state, action)
+        memory_state, action = act(prepared, memory_state, inputs, starts, step_key)
+        step = step_env(jax.random.split(jax.random.fold_in(step_key, 1), 1), env_state, action)
         obs, env_state, starts = step.obs, step.state, step.terminated | step.truncated
         episode_return += float(step.reward[0])
     return frames, episode_return
-
-
-@partial(jax.jit, static_argnames=("problem", "deterministic"))
-def _act(
-    problem: Problem,
-    prepared: Pytree,
-    memory_state: Pytree,
-    obs: jax.Array,
-    starts: jax.Array,
-    key: jax.Array,
-    deterministic: bool,
-) -> tuple[Pytree, jax.Array]:
-    memory_state, dist_inputs, _ = problem.net.step(prepared, memory_state, obs, starts)
-    dist = distribution(problem.action, dist_inputs)
-    return memory_state, dist.mode() if deterministic else dist.sample(key)
-
-
-_step = jax.jit(Problem.step, static_argnums=0)

@@ -13,7 +13,6 @@ from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.normalization import CLIP, EPSILON, RunningStats
-from s5_adapters.purejax.ppo import init_state
 from s5_adapters.purejax.problem import Problem, Pytree, build_problem
 from s5_adapters.purejax.run_folder import CHECKPOINTS_NAME, RunConfig, read_config
 
@@ -42,18 +41,18 @@ class RestoredPolicy(NamedTuple):
         if self.obs_stats is not None:
             mean, variance = np.asarray(self.obs_stats.mean), np.asarray(self.obs_stats.variance)
             statistics = ObservationStatistics(mean, variance, EPSILON, CLIP, float(self.obs_stats.samples))
-        ppo = self.config.ppo
+        training = self.config.training
         return Policy(
             config=self.problem.net.config,
             params=self.params,
             obs_statistics=statistics,
-            env_id=ppo.env_id,
-            env_kwargs=ppo.to_dict()["env_kwargs"],
+            env_id=training.env_id,
+            env_kwargs=training.to_dict()["env_kwargs"],
             training={
                 "trainer": "s5_adapters.purejax",
                 "config": self.config.to_dict(),
                 "updates": self.update,
-                "steps": self.update * ppo.steps_per_update,
+                "steps": self.update * training.steps_per_update,
                 "best_mean_return": None if math.isnan(self.best_return) else self.best_return,
             },
         )
@@ -71,8 +70,8 @@ def restore_policy(run_dir: str | Path, update: int | None = None) -> RestoredPo
     """
     run_dir = Path(run_dir)
     config = read_config(run_dir)
-    problem = build_problem(config.ppo)
-    like = jax.eval_shape(lambda: init_state(problem, config.ppo, jax.random.key(0), jnp.float32(0)))
+    problem = build_problem(config.training)
+    like = jax.eval_shape(lambda: config.training.init_state(problem, jax.random.key(0), jnp.float32(0)))
     state = Checkpoints(run_dir / CHECKPOINTS_NAME).restore(like, update)
     done = int(state.update)
     returns = [row.get("episode_return") for row in read_log(run_dir) if row["update"] <= done]

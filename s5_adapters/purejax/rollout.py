@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from s5_adapters.core import linear_recurrence
 from s5_adapters.core.network.distributions import distribution
-from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.config import TrainConfig
 from s5_adapters.purejax.normalization import RunningStats, init_stats, normalize, scale, update_stats
 from s5_adapters.purejax.problem import Problem, Pytree
 
@@ -35,17 +35,19 @@ class Carry(NamedTuple):
 
 
 class Transitions(NamedTuple):
-    """A rollout as PPO sees it; every leaf leads with ``(num_steps, num_envs)``."""
+    """A rollout as algorithms see it; every leaf leads with ``(num_steps, num_envs)``."""
 
     obs: jax.Array
     """Normalised, if observations are."""
     episode_starts: jax.Array
+    """Where the memory is told that an episode starts."""
     action: jax.Array
     log_prob: jax.Array
     value: jax.Array
     reward: jax.Array
     """Normalised, if rewards are."""
     terminated: jax.Array
+    """The end of the episode, after which nothing follows; with ``time_limit="terminal"`` any end."""
     truncated: jax.Array
     """Never where ``terminated`` is."""
     final_value: jax.Array
@@ -63,7 +65,7 @@ class Episodes(NamedTuple):
     episode_length: jax.Array
 
 
-def init_carry(problem: Problem, config: PPOConfig, key: jax.Array) -> Carry:
+def init_carry(problem: Problem, config: TrainConfig, key: jax.Array) -> Carry:
     """Reset every environment and begin with an empty memory."""
     num_envs = config.num_envs
     obs, env_state = problem.reset(key, num_envs)
@@ -82,7 +84,7 @@ def init_carry(problem: Problem, config: PPOConfig, key: jax.Array) -> Carry:
 
 
 def collect(
-    problem: Problem, config: PPOConfig, params: Pytree, carry: Carry, key: jax.Array
+    problem: Problem, config: TrainConfig, params: Pytree, carry: Carry, key: jax.Array
 ) -> tuple[Carry, Transitions, Episodes]:
     """Act for ``num_steps`` steps in every environment.
 
@@ -103,11 +105,14 @@ def collect(
         sample_key, step_keys, is_last = now
         obs_stats = None if carry.obs_stats is None else update_stats(carry.obs_stats, carry.obs)
         obs = _network_input(obs_stats, carry.obs)
-        memory_state, dist_inputs, value = net.step(prepared, carry.memory_state, obs, carry.episode_starts)
+        episode_starts = problem.memory_starts(carry.episode_starts)
+        memory_state, dist_inputs, value = net.step(prepared, carry.memory_state, obs, episode_starts)
         dist = distribution(problem.action, dist_inputs)
         action = dist.sample(sample_key)
         env = problem.step(step_keys, carry.env_state, action)
         done = env.terminated | env.truncated
+        if config.time_limit == "terminal":
+            env = env._replace(terminated=done, truncated=jnp.zeros_like(done))
 
         def value_final_obs() -> jax.Array:
             return net.step(prepared, memory_state, _network_input(obs_stats, env.final_obs), no_starts)[2]
@@ -126,7 +131,7 @@ def collect(
         episode_length = carry.episode_length + 1
         transition = Transitions(
             obs=obs,
-            episode_starts=carry.episode_starts,
+            episode_starts=episode_starts,
             action=action,
             log_prob=dist.log_prob(action),
             value=value,

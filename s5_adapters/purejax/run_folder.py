@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from s5_adapters.core import checks
-from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.algorithms.algorithm import DEFAULT, Algorithm, algorithm_class
 
 CONFIG_NAME = "config.json"
 CHECKPOINTS_NAME = "checkpoints"
+ALGORITHM = "algorithm"
+"""The key of ``config.json`` that names the algorithm; a file without it is from before there were others."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +44,8 @@ class RunOptions:
 class RunConfig:
     """What ``config.json`` holds, as one flat mapping."""
 
-    ppo: PPOConfig = dataclasses.field(default_factory=PPOConfig)
-    """What is trained."""
+    training: Algorithm = dataclasses.field(default_factory=lambda: algorithm_class(DEFAULT)())
+    """What is trained, and by which algorithm."""
     seed: int = 0
     """The run's key is ``jax.random.key(seed)``."""
     weights: str | None = None
@@ -60,25 +62,27 @@ class RunConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields in one flat mapping that JSON can hold."""
         start = {"seed": self.seed, "weights": self.weights}
-        return self.ppo.to_dict() | start | dataclasses.asdict(self.options)
+        algorithm = {ALGORITHM: self.training.name}
+        return algorithm | self.training.to_dict() | start | dataclasses.asdict(self.options)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; fields left out take their defaults.
+        """The inverse of :meth:`to_dict`; fields left out take their defaults, those of the algorithm named.
 
         Raises:
-            ValueError: one line, for an unknown field or a value out of range.
+            ValueError: one line, for an unknown algorithm or field or a value out of range.
         """
         rest = dict(values)
+        algorithm = algorithm_class(rest.pop(ALGORITHM, DEFAULT))
         option_names = [field.name for field in dataclasses.fields(RunOptions)]
         options = {name: rest.pop(name) for name in option_names if name in rest}
         seed, weights = rest.pop("seed", 0), rest.pop("weights", None)
-        ppo_names = [field.name for field in dataclasses.fields(PPOConfig)]
+        names = [field.name for field in dataclasses.fields(algorithm)]
         for name in rest:
-            if name not in ppo_names:
-                known = checks.nearest_names(name, [*ppo_names, "seed", "weights", *option_names])
+            if name not in names:
+                known = checks.nearest_names(name, [*names, ALGORITHM, "seed", "weights", *option_names])
                 raise ValueError(f"unknown field {name!r}, expected one of {known}")
-        return cls(PPOConfig.from_dict(rest), seed, weights, RunOptions(**options))
+        return cls(algorithm.from_dict(rest), seed, weights, RunOptions(**options))
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:

@@ -6,22 +6,20 @@ import jax
 import jax.numpy as jnp
 
 from s5_adapters.core.files.weights import Policy, require_same_network
-from s5_adapters.purejax.config import PPOConfig
+from s5_adapters.purejax.algorithms.algorithm import TrainState
+from s5_adapters.purejax.config import NETWORK_FIELDS, TrainConfig
 from s5_adapters.purejax.normalization import CLIP, EPSILON, RunningStats
-from s5_adapters.purejax.ppo import TrainState
 from s5_adapters.purejax.problem import Problem
-
-_NETWORK = ("memory", "encoder", "actor_torso", "critic_torso", "activation", "critic_memory")
 
 
 def network_settings(policy: Policy) -> dict[str, Any]:
-    """The fields of a ``PPOConfig`` that a policy's network decides."""
-    settings = {name: getattr(policy.config, name) for name in _NETWORK}
+    """The fields of a ``TrainConfig`` that a policy's network decides."""
+    settings = {name: getattr(policy.config, name) for name in NETWORK_FIELDS}
     settings["memory_config"] = dict(policy.config.memory_config)
     return settings | {"normalize_observations": policy.obs_statistics is not None}
 
 
-def start_from(state: TrainState, weights: Policy, problem: Problem, config: PPOConfig) -> TrainState:
+def start_from(state: TrainState, weights: Policy, problem: Problem, config: TrainConfig) -> TrainState:
     """Put a policy's weights and observation statistics into a run's first state, copied.
 
     Raises:

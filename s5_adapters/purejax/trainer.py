@@ -13,22 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from s5_adapters.core.files.weights import as_policy
+from s5_adapters.purejax.algorithms.algorithm import Algorithm, TrainState
+from s5_adapters.purejax.algorithms.metrics import Metrics
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.claim import Claim, FolderTakenError, claim_existing, claim_new
-from s5_adapters.purejax.config import PPOConfig
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.interrupt import Interrupts
 from s5_adapters.purejax.logging import RunLog, read_log
-from s5_adapters.purejax.ppo import (
-    METRICS,
-    Metrics,
-    TrainResult,
-    TrainState,
-    init_state,
-    name_fault,
-    run_chunk,
-)
-from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.progress import Reporter, Silent, Status
 from s5_adapters.purejax.run_folder import (
     CHECKPOINTS_NAME,
@@ -37,6 +28,7 @@ from s5_adapters.purejax.run_folder import (
     read_config,
 )
 from s5_adapters.purejax.start import start_from
+from s5_adapters.purejax.training import Programs, TrainResult
 
 HostMetrics = dict[str, np.ndarray]
 
@@ -80,6 +72,7 @@ class Trainer:
         reporter: shows progress.
 
     Attributes:
+        config: what is trained.
         state: the ``TrainState`` now.
         update: updates done.
         best_return: largest mean episodic return of an update so far (MMER, POPGym's score); NaN before any.
@@ -90,9 +83,11 @@ class Trainer:
             weights that cannot be read or belong to another network.
     """
 
+    _claim: Claim | None = None
+
     def __init__(
         self,
-        config: PPOConfig,
+        config: Algorithm,
         *,
         seed: int = 0,
         weights: str | None = None,
@@ -150,7 +145,7 @@ class Trainer:
                 stack.enter_context(self._folder_of_its_own(self.run_dir))
             log = None if self.run_dir is None else stack.enter_context(RunLog(self.run_dir, self.update))
             interrupts = stack.enter_context(Interrupts())
-            while self.update < self.run_config.ppo.num_updates:
+            while self.update < self.config.num_updates:
                 history.append(self._advance(log))
                 if self.options.evaluate_every and self.update % self.options.evaluate_every == 0:
                     self._evaluate(log)
@@ -160,7 +155,7 @@ class Trainer:
                         self.save()
                 if interrupts.received is not None:
                     raise InterruptedRunError(self._farewell(interrupts.received), interrupts.received)
-        metrics: Any = {name: _concatenate(history, name) for name in METRICS}
+        metrics: Any = {name: _concatenate(history, name) for name in self.config.METRICS}
         return TrainResult(self.state, metrics)
 
     def evaluate(self) -> Evaluation:
@@ -197,25 +192,25 @@ class Trainer:
     @property
     def step(self) -> int:
         """Environment steps done."""
-        return self.update * self.run_config.ppo.steps_per_update
+        return self.update * self.config.steps_per_update
 
     def _prepare(self, run_config: RunConfig, run_dir: str | Path | None, reporter: Reporter | None) -> None:
-        self.run_config = run_config
+        self.run_config, self.config = run_config, run_config.training
         self.options = run_config.options
         self.run_dir = None if run_dir is None else Path(run_dir)
-        self.problem = build_problem(run_config.ppo)
+        self._programs = Programs.of(self.config)
+        self.problem = self._programs.problem
         self.checkpoints = None
         if self.run_dir is not None:
             self.checkpoints = Checkpoints(self.run_dir / CHECKPOINTS_NAME, self.options.keep_checkpoints)
         self.update = 0
         self.best_return = math.nan
-        self._num_updates = run_config.ppo.num_updates
+        self._num_updates = self.config.num_updates
         self._buffer_size = min(self._num_updates, _MAX_CHUNK)
         self._checkpoint_every = self.options.checkpoint_every or max(
             1, self._num_updates // _DEFAULT_CHECKPOINTS
         )
         self._reporter = reporter or Silent()
-        self._claim: Claim | None = None
         self._evaluator = Evaluator(self.problem, self.options.evaluation_episodes)
         self._key = jax.random.key(run_config.seed)
         self._seconds = 0.0
@@ -234,16 +229,15 @@ class Trainer:
             yield
 
     def _init(self, key: jax.Array) -> TrainState:
-        config = self.run_config.ppo
-        rate = jnp.float32(config.learning_rate)
-        state: TrainState = init_state(self.problem, config, key, rate)
+        rate = jnp.float32(self.config.learning_rate)
+        state: TrainState = self._programs.init_state(key, rate)
         return state
 
     def _first_state(self) -> TrainState:
         state, weights = self._init(self._key), self.run_config.weights
         if weights is None:
             return state
-        return start_from(state, as_policy(weights), self.problem, self.run_config.ppo)
+        return start_from(state, as_policy(weights), self.problem, self.config)
 
     def _restore(self) -> None:
         assert self.checkpoints is not None
@@ -266,12 +260,8 @@ class Trainer:
         self.compile_seconds = time.perf_counter() - started
 
     def _run_chunk(self, length: int, state: TrainState) -> tuple[TrainState, Metrics]:
-        result: tuple[TrainState, Metrics] = run_chunk(
-            state,
-            jnp.int32(length),
-            problem=self.problem,
-            config=self.run_config.ppo,
-            buffer_size=self._buffer_size,
+        result: tuple[TrainState, Metrics] = self._programs.run_chunk(
+            state, jnp.int32(length), buffer_size=self._buffer_size
         )
         return result
 
@@ -286,11 +276,11 @@ class Trainer:
 
         self._adaptive_chunk = max(1, round(_CHUNK_SECONDS * length / seconds))
         self._seconds += seconds
-        steps_per_update = self.run_config.ppo.steps_per_update
+        steps_per_update = self.config.steps_per_update
         speed = length * steps_per_update / seconds
         for i in range(length):
             self.update += 1
-            numbers = {name: float(metrics[name][i]) for name in METRICS if name != "fault"}
+            numbers = {name: float(metrics[name][i]) for name in self.config.METRICS if name != "fault"}
             self._note_return(numbers["episode_return"])
             if log is not None:
                 log.write(
@@ -316,15 +306,14 @@ class Trainer:
         (bad,) = np.nonzero(metrics["fault"] >= 0)
         if not bad.size:
             return
-        config = self.run_config.ppo
         update = self.update + int(bad[0]) + 1
-        name = name_fault(int(metrics["fault"][bad[0]]), config)
+        name = self.config.name_fault(int(metrics["fault"][bad[0]]))
         kept = "no checkpoint was kept"
         if self.checkpoints is not None and self.checkpoints.latest() is not None:
             kept = f"last good checkpoint: {self.checkpoints.path(self.checkpoints.updates()[-1])}"
         raise NonFiniteError(
-            f"stopped: {config.env_id}: {name} is not finite at update {update} of {self._num_updates} "
-            f"(step {update * config.steps_per_update:,}); {kept}"
+            f"stopped: {self.config.env_id}: {name} is not finite at update {update} of {self._num_updates} "
+            f"(step {update * self.config.steps_per_update:,}); {kept}"
         )
 
     def _evaluate(self, log: RunLog | None) -> None:

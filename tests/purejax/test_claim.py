@@ -72,10 +72,10 @@ def test_what_fails_before_it_trains_leaves_no_folder(tmp_path, monkeypatch, unc
 
     monkeypatch.setattr(Trainer, "_compile", fail)
     with pytest.raises(type(error)):
-        Trainer(RUN.ppo, run_dir=run_dir)
+        Trainer(RUN.training, run_dir=run_dir)
     assert list(tmp_path.rglob("*")) == ([run_dir.parent, run_dir] if empty_before else [])
     monkeypatch.setattr(Trainer, "_compile", lambda self: None)
-    assert Trainer(RUN.ppo, run_dir=run_dir).run_dir == run_dir
+    assert Trainer(RUN.training, run_dir=run_dir).run_dir == run_dir
 
 
 def test_what_somebody_put_there_meanwhile_stays(tmp_path):
@@ -95,9 +95,9 @@ def test_a_file_and_a_folder_with_contents_are_left_alone(tmp_path):
 
 
 def test_a_trainer_that_goes_away_lets_go(tmp_path, uncompiled):
-    trainer = Trainer(RUN.ppo, run_dir=tmp_path / "run")
+    trainer = Trainer(RUN.training, run_dir=tmp_path / "run")
     with pytest.raises(FolderTakenError, match="is not empty"):
-        Trainer(RUN.ppo, run_dir=tmp_path / "run")
+        Trainer(RUN.training, run_dir=tmp_path / "run")
     del trainer
     claim_new(tmp_path / "run", RUN).release()
 
@@ -116,7 +116,7 @@ def test_only_one_trainer_of_a_process_runs_in_a_folder(tmp_path):
 
 
 def test_a_trainer_that_was_left_behind_does_not_run_again(tmp_path, uncompiled):
-    trainer = Trainer(RUN.ppo, run_dir=tmp_path / "run")
+    trainer = Trainer(RUN.training, run_dir=tmp_path / "run")
     (tmp_path / "run" / "checkpoints" / "7").mkdir(parents=True)
     with pytest.raises(FolderTakenError, match="gone on to update 7 without this trainer, which is at 0"):
         trainer.run()

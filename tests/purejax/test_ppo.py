@@ -9,8 +9,8 @@ import pytest
 
 from s5_adapters.core.xla import rows
 from s5_adapters.demo import CONFIGS
-from s5_adapters.purejax import METRICS, PPOConfig, Trainer, build_problem, make_train, ppo
-from s5_adapters.purejax.ppo import init_state, update_step
+from s5_adapters.purejax import PPOConfig, Trainer, build_problem, make_train, training
+from s5_adapters.purejax.training import update_step
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import quick_compilation, small_config
 
@@ -26,7 +26,7 @@ def test_a_vmapped_seed_agrees_with_the_run_alone():
     keys = jax.random.split(jax.random.key(0), 3)
     together = jax.jit(jax.vmap(train))(keys)
     alone = jax.jit(train)(keys[1])
-    for name in METRICS:
+    for name in PPOConfig.METRICS:
         one, other = together.metrics[name][1, 0], alone.metrics[name][0]
         np.testing.assert_allclose(one, other, atol=1e-5, rtol=1e-5, err_msg=name)
     assert together.metrics["policy_loss"].shape == (3, 10)
@@ -36,7 +36,7 @@ def traced(precision):
     """An update as JAX traces it, with its products' types and precisions."""
     config = small_config(precision=precision)
     problem = build_problem(config)
-    state = jax.eval_shape(lambda: init_state(problem, config, jax.random.key(0), jnp.float32(1e-3)))
+    state = jax.eval_shape(lambda: config.init_state(problem, jax.random.key(0), jnp.float32(1e-3)))
     return str(jax.make_jaxpr(partial(update_step, problem, config))(state))
 
 
@@ -48,7 +48,7 @@ def test_precision_reaches_the_matrix_products():
 
 
 def test_a_gpu_is_told_the_precision_by_name(monkeypatch):
-    for module in (ppo, rows):
+    for module in (training, rows):
         monkeypatch.setattr(module, "default_platform", lambda: "gpu")
     for precision, algorithm in (("bfloat16", "BF16_BF16_F32"), ("tensorfloat32", "TF32_TF32_F32")):
         assert algorithm in traced(precision)

@@ -6,9 +6,12 @@ import jax
 import numpy as np
 import pytest
 
+import s5_envs
 from s5_adapters.core import ActorCritic
 from s5_adapters.core.files.weights import ObservationStatistics, Policy, save_policy
 from s5_adapters.purejax import Trainer, build_problem
+from s5_adapters.purejax.start import network_settings
+from tests.envs.elsewhere import Plain
 from tests.purejax.helpers import quick_compilation, small_config
 
 CONFIG = small_config(normalize_observations=True)
@@ -58,3 +61,19 @@ def test_weights_that_the_run_cannot_go_on_from_are_refused(policy, tmp_path):
     assert "clipped at 5, expected 1e-08 and 10" in refused(
         dataclasses.replace(policy, obs_statistics=tight), tmp_path
     )
+
+
+def test_image_weights_of_another_width_go_on(tmp_path):
+    """A policy from elsewhere (SB3's ``features_dim``) may have a narrower last layer of the Nature CNN."""
+    s5_envs.register("Pictures", Plain, space=s5_envs.spaces.Box(0, 255, (36, 36, 3), np.uint8))
+    given = build_problem(small_config(env_id="Pictures")).net.config.replace(cnn_features=16)
+    policy = Policy(given, ActorCritic(given).init(jax.random.key(9)))
+    assert "cnn_features 16, expected 512" in refused(
+        policy, tmp_path, env_id="Pictures", normalize_observations=False
+    )
+    config = dataclasses.replace(small_config(env_id="Pictures", total_steps=32), **network_settings(policy))
+    assert config.cnn_features == 16
+    with quick_compilation():
+        trainer = Trainer(config, weights=str(tmp_path / "p.safetensors"))
+        jax.tree.map(np.testing.assert_array_equal, trainer.state.params, policy.params)
+        assert (trainer.run().metrics["fault"] == -1).all()

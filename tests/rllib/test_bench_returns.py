@@ -14,7 +14,7 @@ import pytest
 from s5_adapters.bench.cell import write_weights
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import FRAMEWORKS, Cell, Spec
-from s5_adapters.purejax import ppo
+from s5_adapters.purejax.algorithms import ppo
 from s5_adapters.sb3 import JaxVecEnv
 from s5_envs.gymnasium import GymnaxVectorEnv
 from tests.purejax.helpers import quick_compilation, small_config

@@ -15,10 +15,9 @@ from s5_adapters.bench.checks import assert_same_parameters
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
 from s5_adapters.core.files.weights import load_policy
-from s5_adapters.purejax.ppo import init_state, run_chunk
-from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.rollout import collect
 from s5_adapters.purejax.start import start_from
+from s5_adapters.purejax.training import Programs
 
 ROLLOUTS = 5
 
@@ -27,13 +26,14 @@ def run(cell: Cell, weights: Path | None, record: Recorder) -> None:
     """Train update by update; collecting is timed by itself afterwards, since both are one program."""
     assert weights is not None
     config = cell.config
-    problem = build_problem(config)
+    programs = Programs.of(config)
+    problem = programs.problem
     policy = load_policy(weights)
-    state = init_state(problem, config, jax.random.key(cell.seed), jnp.float32(config.learning_rate))
+    state = programs.init_state(jax.random.key(cell.seed), jnp.float32(config.learning_rate))
     state = start_from(state, policy, problem, config)
     assert_same_parameters(policy, state.params)
     record.facts["parameters"] = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    advance = functools.partial(run_chunk, problem=problem, config=config, buffer_size=1)
+    advance = functools.partial(programs.run_chunk, buffer_size=1)
     state, _ = jax.block_until_ready(advance(state, jnp.int32(0)))
     record.start()
     for update in range(1, config.num_updates + 1):

@@ -1,0 +1,84 @@
+"""Recurrent A2C: advantage actor-critic (Mnih et al. 2016, arXiv 1602.01783), its environments in step.
+
+Reads top to bottom: the hyperparameters, one update, its loss. The setting that bsuite published is
+``A2CConfig(num_envs=1, num_steps=32, optimizer="adam", learning_rate=3e-4, gamma=0.99, gae_lambda=0.9,
+encoder=(256, 256), activation="relu")``.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from s5_adapters.core.network.distributions import distribution
+from s5_adapters.purejax.algorithms.actor_critic import LOSS_METRICS, ActorCriticAlgorithm
+from s5_adapters.purejax.algorithms.algorithm import TrainState, register_algorithm
+from s5_adapters.purejax.algorithms.metrics import UPDATE_METRICS, Metrics, rollout_metrics
+from s5_adapters.purejax.config import Optimizer
+from s5_adapters.purejax.fields import Flag
+from s5_adapters.purejax.problem import Problem, Pytree
+from s5_adapters.purejax.rollout import Transitions, advantages, collect
+
+
+@register_algorithm("a2c")
+@dataclass(frozen=True)
+class A2CConfig(ActorCriticAlgorithm):
+    """Hyperparameters of recurrent A2C: one gradient step over each whole rollout, nothing clipped in it.
+
+    Raises:
+        ValueError: one line naming the field, the value that came and what was expected.
+    """
+
+    optimizer: Optimizer = "rmsprop"
+    normalize_advantages: Flag = False
+
+    METRICS: ClassVar = LOSS_METRICS | UPDATE_METRICS
+
+    def update(self, problem: Problem, state: TrainState) -> tuple[TrainState, Metrics]:
+        """Collect one rollout, and take one step along its gradient."""
+        key, rollout_key = jax.random.split(state.key)
+        learning_rate = self.annealed(state)
+
+        carry, rollout, episodes = collect(problem, self, state.params, state.carry, rollout_key)
+        advantage, value_target = advantages(rollout, self.gamma, self.gae_lambda)
+        grads, losses = jax.grad(a2c_loss, has_aux=True)(
+            state.params, problem, self, rollout, state.carry.memory_state, advantage, value_target
+        )
+        params, opt_state = self.descend(state.params, state.opt_state, grads, learning_rate)
+
+        measured = rollout_metrics(rollout, episodes, value_target)
+        state = state._replace(params=params, opt_state=opt_state, carry=carry, key=key)
+        return self.finish(state, learning_rate, measured, losses | {"grad_norm": optax.tree.norm(grads)})
+
+
+def a2c_loss(
+    params: Pytree,
+    problem: Problem,
+    config: A2CConfig,
+    rollout: Transitions,
+    memory_state: Pytree,
+    advantage: jax.Array,
+    value_target: jax.Array,
+) -> tuple[jax.Array, Metrics]:
+    """Whose gradient is that of Mnih et al., algorithm S3, negated; advantages and targets are constants.
+
+    Args:
+        params: parameters of ``problem.net``.
+        problem: gives the network and the kind of action.
+        config: coefficients and options.
+        rollout: ``(num_steps, num_envs)``.
+        memory_state: what the memory carried into its first step, ``(num_envs, ...)``.
+        advantage: ``(num_steps, num_envs)``.
+        value_target: ``(num_steps, num_envs)``.
+    """
+    _, dist_inputs, value = problem.net.apply(params, memory_state, rollout.obs, rollout.episode_starts)
+    dist = distribution(problem.action, dist_inputs)
+    if config.normalize_advantages:
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+    policy_loss = -(dist.log_prob(rollout.action) * advantage).mean()
+    value_loss = 0.5 * jnp.square(value - value_target).mean()
+    entropy = dist.entropy().mean()
+    loss = policy_loss + config.value_coef * value_loss - config.entropy_coef * entropy
+    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": entropy}

@@ -1,0 +1,179 @@
+"""The contract that every learning algorithm keeps, and the registry of their names."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import ClassVar, Final, NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from s5_adapters.core.checks import nearest_names
+from s5_adapters.purejax.algorithms.metrics import Metrics, find_fault, name_quantity
+from s5_adapters.purejax.config import TrainConfig
+from s5_adapters.purejax.problem import Problem, Pytree
+from s5_adapters.purejax.rollout import Carry, init_carry
+
+RMSPROP_DECAY = 0.99
+"""Of RMSProp's mean of squares, as in Mnih et al. (arXiv 1602.01783)."""
+
+
+class TrainState(NamedTuple):
+    """Everything that a run is at one moment: a checkpoint holds this and nothing else."""
+
+    params: Pytree
+    opt_state: Pytree
+    """The optimiser's state; an algorithm that keeps more between updates keeps it here too."""
+    carry: Carry
+    key: jax.Array
+    """Typed PRNG key that all later randomness comes from."""
+    update: jax.Array
+    """int32: updates done."""
+    learning_rate: jax.Array
+    """float32: the learning rate before annealing."""
+
+
+@dataclass(frozen=True)
+class Algorithm(TrainConfig, ABC):
+    """A learning algorithm with its hyperparameters: a configuration that knows its first state and update.
+
+    A subclass is a frozen dataclass, registered with ``register_algorithm``. Its fields are the
+    hyperparameters, of the kinds in ``fields``; it supplies ``METRICS`` and ``update``, and may replace
+    ``init_state``. Instances are static: whatever the methods do with a ``TrainState`` is traced.
+    """
+
+    name: ClassVar[str]
+    """The name in the registry."""
+    METRICS: ClassVar[Mapping[str, str]]
+    """The numbers that ``update`` returns, float32 scalars, and what they are."""
+    LOSSES: ClassVar[tuple[str, ...]] = ("policy_loss", "value_loss", "entropy")
+    """What a gradient step gives that must be finite, in the order in which one makes the next go wrong."""
+
+    def init_state(self, problem: Problem, key: jax.Array, learning_rate: jax.Array) -> TrainState:
+        """Return the state before the first update."""
+        net_key, env_key, key = jax.random.split(key, 3)
+        params = problem.net.init(net_key)
+        return TrainState(
+            params=params,
+            opt_state=self.make_optimizer().init(params),
+            carry=init_carry(problem, self, env_key),
+            key=key,
+            update=jnp.int32(0),
+            learning_rate=learning_rate,
+        )
+
+    @abstractmethod
+    def update(self, problem: Problem, state: TrainState) -> tuple[TrainState, Metrics]:
+        """Collect one rollout and learn from it; ``finish`` makes the result."""
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps of one update."""
+        return 1
+
+    def name_gradient_step(self, step: int) -> str:
+        """Say which gradient step of an update it was, as the end of a sentence; nothing if there is one."""
+        return ""
+
+    def make_optimizer(self) -> optax.GradientTransformation:
+        """Return gradient clipping and the optimiser's direction; ``descend`` applies the step size."""
+        clip = (
+            optax.identity() if self.max_grad_norm is None else optax.clip_by_global_norm(self.max_grad_norm)
+        )
+        if self.optimizer == "rmsprop":
+            rms = optax.scale_by_rms(decay=RMSPROP_DECAY, eps=self.adam_eps, eps_in_sqrt=False)
+            return optax.chain(clip, rms)
+        return optax.chain(clip, optax.scale_by_adam(eps=self.adam_eps))
+
+    def annealed(self, state: TrainState) -> jax.Array:
+        """Return the learning rate of the update that begins at ``state``, float32."""
+        if not self.anneal_learning_rate:
+            return state.learning_rate
+        return state.learning_rate * (1 - state.update / self.num_updates)
+
+    def descend(
+        self, params: Pytree, opt_state: Pytree, grads: Pytree, learning_rate: jax.Array
+    ) -> tuple[Pytree, Pytree]:
+        """Take one gradient step; the learning rate may be traced."""
+        directions, opt_state = self.make_optimizer().update(grads, opt_state, params)
+        params = jax.tree.map(lambda param, direction: param - learning_rate * direction, params, directions)
+        return params, opt_state
+
+    def finish(
+        self,
+        state: TrainState,
+        learning_rate: jax.Array,
+        rollout_metrics: Metrics,
+        step_metrics: Metrics,
+    ) -> tuple[TrainState, Metrics]:
+        """Count the update, and give its metrics with the first number that is not finite.
+
+        Args:
+            state: with the new parameters, optimiser state, carry and key, and the old ``update``.
+            learning_rate: of this update.
+            rollout_metrics: scalars, see ``metrics.rollout_metrics``.
+            step_metrics: ``LOSSES``, ``grad_norm`` and whatever else each gradient step gives, by name:
+                ``(gradient_steps,)``, or scalars of a single step. Their means are reported.
+        """
+        step_metrics = jax.tree.map(jnp.atleast_1d, step_metrics)
+        metrics = rollout_metrics | jax.tree.map(jnp.mean, step_metrics)
+        metrics |= {"param_norm": optax.tree.norm(state.params), "learning_rate": learning_rate}
+        metrics["fault"] = find_fault(metrics, step_metrics, self.LOSSES)
+        state = state._replace(update=state.update + 1)
+        return state, {name: jnp.asarray(metrics[name], jnp.float32) for name in self.METRICS}
+
+    def name_fault(self, fault: int) -> str:
+        """Say in words which number the metric ``fault`` of an update means."""
+        quantity, step = name_quantity(int(fault), self.LOSSES, self.gradient_steps)
+        return quantity if step is None else quantity + self.name_gradient_step(step)
+
+
+A = TypeVar("A", bound=type[Algorithm])
+_BUILT_IN: Final = {
+    "ppo": "s5_adapters.purejax.algorithms.ppo",
+    "a2c": "s5_adapters.purejax.algorithms.a2c",
+}
+_REGISTRY: Final[dict[str, type[Algorithm]]] = {}
+DEFAULT: Final = "ppo"
+"""The algorithm where none is named, as in a ``config.json`` from before there were others."""
+
+
+def register_algorithm(name: str) -> Callable[[A], A]:
+    """Return a class decorator that makes an ``Algorithm`` known under ``name``.
+
+    Raises:
+        ValueError: the name is taken by another class.
+    """
+
+    def register(cls: A) -> A:
+        known = _REGISTRY.get(name)
+        if known is not None and known.__qualname__ != cls.__qualname__:
+            raise ValueError(f"algorithm {name!r}: already registered by {known.__qualname__}")
+        cls.name = name
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def algorithm_names() -> tuple[str, ...]:
+    """Return the names that ``algorithm_class`` knows, sorted."""
+    return tuple(sorted({*_BUILT_IN, *_REGISTRY}))
+
+
+def algorithm_class(name: str) -> type[Algorithm]:
+    """Return the class registered under ``name``.
+
+    Raises:
+        ValueError: no algorithm has that name; the message lists the nearest ones.
+    """
+    if isinstance(name, str) and name not in _REGISTRY and name in _BUILT_IN:
+        import_module(_BUILT_IN[name])
+    if not isinstance(name, str) or name not in _REGISTRY:
+        raise ValueError(
+            f"algorithm: got {name!r}, expected one of {nearest_names(name, algorithm_names())} "
+            "(one from elsewhere has to be imported first: --import MODULE)"
+        )
+    return _REGISTRY[name]
