@@ -30,6 +30,7 @@ from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from s5_adapters.rllib import S5PPOConfig
+from s5_adapters.torch_bridge import settle_jax
 
 ENV = "RepeatPreviousEasy"
 MAX_SEQ_LEN = 52
@@ -165,6 +166,7 @@ def main() -> int:
         parser.error(f"--iterations: got {options.iterations}, expected more than {WARM_UP}")
 
     torch.set_num_threads(1)
+    settle_jax()  # as building a model does where nothing computed before it, as machine() does
     info = machine() | {"torch": torch.__version__, "ray": ray.__version__}
     ray.init(num_cpus=2, include_dashboard=False, address="local", log_to_driver=False)
     try:

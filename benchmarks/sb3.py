@@ -32,6 +32,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecNormalize
 
 from s5_adapters.sb3 import S5RecurrentPPO
+from s5_adapters.torch_bridge import settle_jax
 
 NUM_ENVS, NUM_STEPS, BATCH_SIZE, EPOCHS = 8, 128, 256, 2
 MOST_TRAIN = 1 / 3
@@ -242,6 +243,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=0, help="also whole runs of this many steps")
     options = parser.parse_args()
     th.set_num_threads(1)  # with two, torch and JAX fight for two cores
+    settle_jax()  # as building a model does where nothing computed before it, as machine() does
     info, compilations = machine(), Compilations()
     record = functools.partial(write_json, "sb3", info)
     rows, missed = grid(options.widths, options.layers, options.rounds, compilations, record)

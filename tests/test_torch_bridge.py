@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import copy
 import io
-import os
 import subprocess
 import sys
 import textwrap
@@ -528,20 +527,3 @@ def test_calls_leak_no_memory() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the resident size from /proc")
 def test_a_hundred_thousand_calls_leak_no_memory() -> None:
     assert leaked_mib(100_000) < 8
-
-
-@pytest.mark.parametrize(("said", "is_async"), [(None, False), ("true", True)])
-def test_programs_run_where_they_are_called_unless_the_environment_wants_otherwise(
-    said: str | None, is_async: bool
-) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "JAX_CPU_ENABLE_ASYNC_DISPATCH"}
-    if said is not None:
-        environment["JAX_CPU_ENABLE_ASYNC_DISPATCH"] = said
-    program = (
-        "import torch, jax, s5_adapters.torch_bridge as bridge\n"
-        f"assert jax.config.read('jax_cpu_enable_async_dispatch') is {is_async}\n"
-        "x = torch.ones(3, requires_grad=True)\n"
-        "bridge.jax2torch(lambda x: (x * x).sum())(x).backward()\n"
-        "assert x.grad.tolist() == [2.0, 2.0, 2.0]\n"
-    )
-    subprocess.run([sys.executable, "-c", program], env=environment, check=True)

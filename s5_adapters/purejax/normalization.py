@@ -5,10 +5,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-CLIP = 10.0
-"""Normalised observations and rewards are clipped to [-CLIP, CLIP], as VecNormalize does."""
-
-EPSILON = 1e-8
+from s5_adapters.core.network import normalization
+from s5_adapters.core.network.normalization import CLIP, EPSILON
 
 
 class RunningStats(NamedTuple):
@@ -47,8 +45,8 @@ def update_stats(stats: RunningStats, batch: jax.Array) -> RunningStats:
 
 def normalize(stats: RunningStats, x: jax.Array) -> jax.Array:
     """``(x - mean) / std`` clipped to [-CLIP, CLIP], float32; ``x`` is ``(..., *sample_shape)``."""
-    x = (x.astype(jnp.float32) - stats.mean) / jnp.sqrt(stats.variance + EPSILON)
-    return jnp.clip(x, -CLIP, CLIP)
+    normal: jax.Array = normalization.normalize(x.astype(jnp.float32), stats.mean, stats.variance)
+    return normal
 
 
 def scale(stats: RunningStats, x: jax.Array) -> jax.Array:

@@ -5,17 +5,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax.core import FrozenDict
 
 import s5_envs
-from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete
-from s5_adapters.core.network.actor_critic import SMALLEST_IMAGE
+from s5_adapters.core import ActorCritic, ActorCriticConfig, Box
+from s5_adapters.core.network.spaces import action_spec, observation_shape
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.config import TrainConfig
 
 Pytree = Any
-ActionSpec = Discrete | MultiDiscrete | Box
 
 
 class EnvStep(NamedTuple):
@@ -61,8 +59,11 @@ class Problem(Shared):
             env = s5_envs.FlattenObservation(env)
         self.env: Any = env
         self.env_params: Any = env_params
-        self.action = action_spec(env.action_space(env_params), env_id)
-        self.obs_shape = observation_shape(env.observation_space(env_params), env_id)
+        try:
+            self.action = action_spec(env.action_space(env_params))
+            self.obs_shape = observation_shape(env.observation_space(env_params))
+        except ValueError as error:
+            raise ValueError(f"{env_id}: {error}") from None
         self.net = ActorCritic(
             ActorCriticConfig(obs_shape=self.obs_shape, action=self.action, **dict(network))
         )
@@ -120,46 +121,6 @@ def build_problem(config: TrainConfig) -> Problem:
             network has no head or encoder for.
     """
     return Problem.of(config.env_id, config.env_kwargs, config.network, config.resets)
-
-
-def action_spec(space: Any, env_id: str) -> ActionSpec:
-    """The network's action specification for an environment's action space.
-
-    Raises:
-        ValueError: neither discrete, multi-discrete nor a box, or a box without room between its bounds.
-    """
-    if hasattr(space, "nvec"):
-        return MultiDiscrete(tuple(int(n) for n in space.nvec))
-    if hasattr(space, "n"):
-        return Discrete(int(space.n))
-    if hasattr(space, "low"):
-        size = int(np.prod(space.shape))
-        low, high = (
-            np.broadcast_to(np.asarray(bound, np.float32), space.shape) for bound in (space.low, space.high)
-        )
-        try:
-            return Box(*(tuple(bound.reshape(size).tolist()) for bound in (low, high)))
-        except ValueError as error:
-            raise ValueError(f"{env_id}: action space: {error}") from error
-    raise ValueError(f"{env_id}: action space {space!r}, expected Discrete, MultiDiscrete or Box")
-
-
-def observation_shape(space: Any, env_id: str) -> tuple[int, ...]:
-    """The shape in which the network sees an observation: images stay, all else is flat.
-
-    Raises:
-        ValueError: not a box, or an image that is too small for the Nature CNN.
-    """
-    if not hasattr(space, "low"):
-        raise ValueError(
-            f"{env_id}: observation space {space!r}, expected a Box (wrap the environment to flatten it)"
-        )
-    shape = tuple(space.shape)
-    if len(shape) == 3 and min(shape[:2]) < SMALLEST_IMAGE:
-        raise ValueError(
-            f"{env_id}: observations of shape {shape}, expected at least {SMALLEST_IMAGE} pixels a side"
-        )
-    return shape if len(shape) == 3 else (int(np.prod(shape)),)
 
 
 def _strong(x: jax.Array) -> jax.Array:

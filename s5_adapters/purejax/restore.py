@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from s5_adapters.core.files.weights import ObservationStatistics, Policy
+from s5_adapters.core.network.normalization import CLIP, EPSILON
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.logging import read_log
-from s5_adapters.purejax.normalization import CLIP, EPSILON, RunningStats
+from s5_adapters.purejax.normalization import RunningStats
 from s5_adapters.purejax.problem import Problem, Pytree, build_problem
 from s5_adapters.purejax.run_folder import CHECKPOINTS_NAME, RunConfig, read_config
 

@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from s5_adapters.core.files.weights import Policy, require_same_network
+from s5_adapters.core.network.normalization import CLIP, EPSILON
 from s5_adapters.purejax.algorithms.algorithm import TrainState
 from s5_adapters.purejax.config import NETWORK_FIELDS, TrainConfig
-from s5_adapters.purejax.normalization import CLIP, EPSILON, RunningStats
+from s5_adapters.purejax.normalization import RunningStats
 from s5_adapters.purejax.problem import Problem
 
 

@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from ray.tune.registry import register_env
 
 import s5_envs
-from s5_adapters.rllib._process import settle_jax
+from s5_adapters.rllib._process import settle_process
 from s5_envs.gymnasium import NAMESPACE, GymnaxEnv, GymnaxVectorEnv
 
 __all__ = ["check_autoreset", "env_creator", "env_names", "register_envs"]
@@ -51,7 +51,7 @@ def env_creator(env_id: str) -> Callable[[Mapping[str, Any]], gym.Env | gym.vect
 
 
 def _create(env_id: str, context: Mapping[str, Any]) -> gym.Env | gym.vector.VectorEnv:
-    settle_jax()
+    settle_process()
     config = dict(context)
     num_envs = config.pop("num_envs", None)
     if num_envs is None:

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 
-from s5_adapters.core import ActionSpec, ActorCriticConfig, Box, Discrete, MultiDiscrete
+from s5_adapters.core import ActionSpec, ActorCriticConfig
 from s5_adapters.core.checks import integer, nearest_names
 from s5_adapters.core.files.weights import Policy, as_policy, require_same_network
 from s5_adapters.core.memories.memory import memory_class
+from s5_adapters.core.network.spaces import action_spec, observation_shape
 
 __all__ = ["ACTIONS_IN_ENV_UNITS", "ModelConfig", "read_model_config"]
 
@@ -99,18 +99,11 @@ def _obs_shape(space: gym.Space | None) -> tuple[int, ...]:
             f"observation space: got {space}, expected a Box of shape (features,) or (height, width, "
             "channels); RLlib's FlattenObservations connector makes a vector of any other"
         )
-    return tuple(map(int, space.shape))
+    return observation_shape(space)
 
 
 def _action_spec(space: gym.Space | None) -> ActionSpec:
-    match space:
-        case gym.spaces.Discrete(start=0):
-            return Discrete(int(space.n))
-        case gym.spaces.MultiDiscrete() if space.nvec.ndim == 1 and not np.any(space.start):
-            return MultiDiscrete(tuple(map(int, space.nvec)))
-        case gym.spaces.Box() if len(space.shape) == 1 and np.issubdtype(space.dtype, np.floating):
-            return Box(tuple(map(float, space.low)), tuple(map(float, space.high)))
-    raise ValueError(
-        f"action space: got {space}, expected Discrete or one-dimensional MultiDiscrete, both counted from "
-        "0, or a one-dimensional Box of floats"
-    )
+    """RLlib's distributions are of vectors."""
+    if isinstance(space, gym.spaces.Box) and (len(space.shape) != 1 or space.dtype.kind != "f"):
+        raise ValueError(f"action space: got {space}, expected a one-dimensional Box of floats")
+    return action_spec(space)

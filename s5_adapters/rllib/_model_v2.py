@@ -13,9 +13,8 @@ from torch import nn
 
 from s5_adapters.rllib._model_config import read_model_config
 from s5_adapters.rllib._network import Programs, RowNetwork
-from s5_adapters.rllib._process import settle_jax
-from s5_adapters.rllib._rows import pad_rows
-from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, to_jax, to_torch
+from s5_adapters.rllib._process import settle_process
+from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, pad_rows, to_jax, to_torch
 
 __all__ = ["S5Model"]
 
@@ -48,7 +47,7 @@ class S5Model(TorchModelV2, nn.Module):
         **custom_model_config: Any,
     ) -> None:
         """See the class."""
-        settle_jax()
+        settle_process()
         nn.Module.__init__(self)
         TorchModelV2.__init__(self, obs_space, action_space, num_outputs, model_config, name)
         if "max_seq_len" in custom_model_config:
@@ -77,7 +76,7 @@ class S5Model(TorchModelV2, nn.Module):
 
     def get_initial_state(self) -> list[torch.Tensor]:
         """The state before an episode, unbatched: one `(S,)` float32; nothing where nothing is kept."""
-        size = self._rows.state_size
+        size = self._rows.state.size
         return [torch.zeros(size)] if size else []
 
     def forward(

@@ -24,9 +24,9 @@ from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.files.weights import Policy
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, read_model_config
 from s5_adapters.rllib._network import Programs, RowNetwork
-from s5_adapters.rllib._process import settle_jax
-from s5_adapters.rllib._rows import MinibatchRows, pad_rows
-from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, to_jax, to_torch
+from s5_adapters.rllib._process import settle_process
+from s5_adapters.rllib._rows import MinibatchRows
+from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, pad_rows, to_jax, to_torch
 
 __all__ = ["S5RLModule"]
 
@@ -70,13 +70,13 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
 
     def setup(self) -> None:
         """Build the network; RLlib calls this once."""
-        settle_jax()
+        settle_process()
         if not isinstance(self.model_config, Mapping):
             raise ValueError(f"model_config: got {self.model_config!r}, expected a mapping")
         read = read_model_config(self.model_config, self.observation_space, self.action_space)
         self._rows = RowNetwork(read.network)
         self._programs = Programs.of(self._rows)
-        if read.max_seq_len is None and self._rows.state_size:
+        if read.max_seq_len is None and self._rows.state.size:
             raise ValueError(
                 f"model_config: got no 'max_seq_len', which the {read.network.memory} memory needs, expected "
                 "the number of steps in a row of a training batch, for example {'max_seq_len': 64}"
@@ -123,9 +123,9 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
 
     def get_initial_state(self) -> dict[str, np.ndarray]:
         """The state before an episode, unbatched: `{"memory": (S,) float32}`; `{}` where nothing is kept."""
-        if not self._rows.state_size:
+        if not self._rows.state.size:
             return {}
-        return {_STATE: np.zeros(self._rows.state_size, np.float32)}
+        return {_STATE: np.zeros(self._rows.state.size, np.float32)}
 
     def train(self, mode: bool = True) -> S5RLModule:
         """Torch's switch, kept from the parameters.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig
+from s5_adapters.core.memories.state_codec import StateCodec
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.torch_bridge import jax2torch
 
@@ -22,7 +22,7 @@ __all__ = ["Programs", "RowNetwork"]
 class RowNetwork:
     """An `ActorCritic` over rows.
 
-    B is a number of rows, T their steps, S `state_size`. RLlib never lets an episode begin inside a row, so
+    B is a number of rows, T their steps, S `state.size`. RLlib never lets an episode begin inside a row, so
     no row has resets: a fresh episode's row comes with the initial state.
 
     Attributes:
@@ -37,17 +37,9 @@ class RowNetwork:
         return ActorCritic(self.config)
 
     @functools.cached_property
-    def _state(self) -> Any:
-        return jax.eval_shape(lambda: self.net.initial_state(1))
-
-    @property
-    def state_size(self) -> int:
-        """Numbers in one row's state; 0 for a memory that keeps nothing."""
-        return sum(math.prod(leaf.shape[1:]) for leaf in jax.tree.leaves(self._state))
-
-    def initial_state(self) -> Array:
-        """The state before an episode: `(1, S)` float32."""
-        return self.pack(self.net.initial_state(1), 1)
+    def state(self) -> StateCodec:
+        """How a row's state lies in one vector."""
+        return StateCodec(self.net.state_shape)
 
     def init(self, seed: Array) -> Any:
         """Parameters drawn from a seed, () uint32."""
@@ -60,8 +52,8 @@ class RowNetwork:
     def step(self, prepared: Any, state: Array, obs: Array) -> tuple[Array, Array, Array]:
         """As `act`, with the values `(B,)`."""
         starts = jnp.zeros(len(obs), bool)
-        after, dist_inputs, values = self.net.step(prepared, self.unpack(state), obs, starts)
-        return self.pack(after, len(obs)), dist_inputs, values
+        after, dist_inputs, values = self.net.step(prepared, self.state.unpack(state), obs, starts)
+        return self.state.pack(after, len(obs)), dist_inputs, values
 
     def train(self, params: Any, state: Array, obs: Array) -> tuple[Array, Array]:
         """What a loss needs: `dist_inputs (B, T, K)` and `values (B, T)`."""
@@ -75,22 +67,8 @@ class RowNetwork:
         """Many steps: `state (B, S)`, `obs (B, T, *obs_shape)` to the last state, `dist_inputs`, `values`."""
         obs = jnp.swapaxes(obs, 0, 1)
         starts = jnp.zeros(obs.shape[:2], bool)
-        after, dist_inputs, values = self.net.apply(params, self.unpack(state), obs, starts)
-        return self.pack(after, obs.shape[1]), jnp.swapaxes(dist_inputs, 0, 1), values.T
-
-    def pack(self, state: Any, rows: int) -> Array:
-        """The core's state, leaves `(rows, ...)`, as `(rows, S)` float32."""
-        leaves = [leaf.reshape(rows, -1).astype(jnp.float32) for leaf in jax.tree.leaves(state)]
-        return jnp.concatenate([jnp.zeros((rows, 0), jnp.float32), *leaves], axis=1)
-
-    def unpack(self, state: Array) -> Any:
-        """The inverse of `pack`."""
-        leaves, start = [], 0
-        for leaf in jax.tree.leaves(self._state):
-            stop = start + math.prod(leaf.shape[1:])
-            leaves.append(state[:, start:stop].reshape(-1, *leaf.shape[1:]).astype(leaf.dtype))
-            start = stop
-        return jax.tree.unflatten(jax.tree.structure(self._state), leaves)
+        after, dist_inputs, values = self.net.apply(params, self.state.unpack(state), obs, starts)
+        return self.state.pack(after, obs.shape[1]), jnp.swapaxes(dist_inputs, 0, 1), values.T
 
 
 class Programs(Shared):

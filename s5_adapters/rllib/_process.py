@@ -7,19 +7,23 @@ import os
 import jax
 import ray
 
-__all__ = ["settle_jax"]
+from s5_adapters.torch_bridge import settle_jax
+
+__all__ = ["is_worker", "settle_process"]
 
 
-def settle_jax() -> None:
-    """Keep JAX to what Ray gave this process.
+def settle_process() -> None:
+    """Settle JAX for torch (see `settle_jax`) and, in a Ray worker, keep it to what Ray gave the process.
 
     A Ray worker without an accelerator of its own computes on the CPU: Ray hides a GPU from nobody who asked
     for none, and every runner would reserve memory on it.
     """
-    if _is_worker() and not any(ray.get_runtime_context().get_accelerator_ids().values()):
+    if is_worker() and not any(ray.get_runtime_context().get_accelerator_ids().values()):
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax.config.update("jax_platforms", "cpu")
+    settle_jax()
 
 
-def _is_worker() -> bool:
+def is_worker() -> bool:
+    """Whether Ray started this process to run tasks and actors."""
     return ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE

@@ -1,10 +1,8 @@
-"""Padding of rows, whose number RLlib changes at every update."""
+"""How many rows to pad minibatches to: RLlib changes their number at every update."""
 
 from __future__ import annotations
 
-import torch
-
-__all__ = ["MinibatchRows", "pad_rows"]
+__all__ = ["MinibatchRows"]
 
 
 class MinibatchRows:
@@ -42,12 +40,3 @@ def _round_up(rows: int) -> int:
     """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, ...: beyond 16, padding to powers of two costs too much."""
     power = 1 << (max(rows, 1) - 1).bit_length()
     return power * 3 // 4 if power > 16 and rows <= power * 3 // 4 else power
-
-
-def pad_rows(tensor: torch.Tensor, *shape: int) -> torch.Tensor:
-    """The tensor with zeros at the end of its first axes, to these sizes: rows, or rows and steps."""
-    if tensor.shape[: len(shape)] == shape:
-        return tensor
-    padded = tensor.new_zeros((*shape, *tensor.shape[len(shape) :]))
-    padded[tuple([slice(size) for size in tensor.shape[: len(shape)]])] = tensor
-    return padded

@@ -24,7 +24,8 @@ from stable_baselines3.common.distributions import (
 from s5_adapters.core.network.distributions import DiagonalGaussian, MultiDiscrete, distribution
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, parted
-from s5_adapters.sb3.trunk import Pair, Trunk
+from s5_adapters.sb3.state import Pair
+from s5_adapters.sb3.trunk import Trunk
 from s5_adapters.sb3.unchanged import heads_are_unchanged
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from s5_adapters.sb3.trunk import StateLayout
+from s5_adapters.sb3.state import StateLayout
 from s5_adapters.torch_bridge import JaxModule
 
 __all__ = ["MemoryPart"]

@@ -38,7 +38,15 @@ from s5_adapters.sb3.predicting import flags, numbers, state_pair
 from s5_adapters.sb3.rollout_check import RandomState, difference
 from s5_adapters.sb3.torsos import Torsos
 from s5_adapters.sb3.trunk import Programs, Trunk
-from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, in_transform, on_device
+from s5_adapters.torch_bridge import (
+    Buckets,
+    JaxModule,
+    Normalizer,
+    in_transform,
+    on_device,
+    pad_rows,
+    settle_jax,
+)
 
 __all__ = ["MAX_STOCK_STATE", "CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
@@ -141,6 +149,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         **memory_config: Any,
     ) -> None:
         """See the class."""
+        settle_jax()
         self.weights = None if weights is None else as_policy(weights)
         if self.weights is not None:
             filled = fill_from(
@@ -490,8 +499,8 @@ class S5Policy(RecurrentActorCriticPolicy):
                 held,
                 _padded_state(pi, rows),
                 None if own is None else _padded_state(own, rows),
-                tuple([_padded(x, rows) for x in features]),
-                *[_padded(x, rows) for x in others],
+                tuple([pad_rows(x, rows) for x in features]),
+                *[pad_rows(x, rows) for x in others],
             )
         states = [tuple([part[:, :batch] for part in pair]) for pair in (pi, vf)]
         return *[result[:batch] for result in results], *states
@@ -521,8 +530,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             return self._sequence(features, pi, vf, starts)[:2]
 
         def padded(flat: th.Tensor) -> th.Tensor:
-            x = flat.reshape(count, steps, -1)
-            return nn.functional.pad(x, (0, 0, 0, length - steps, 0, rows - count)).flatten(0, 1)
+            return pad_rows(flat.reshape(count, steps, -1), rows, length).flatten(0, 1)
 
         latents = self._sequence(
             tuple([padded(x) for x in features]),
@@ -656,14 +664,6 @@ class MultiInputS5Policy(S5Policy):
     default_features_extractor = CombinedExtractor
 
 
-def _padded(rows: th.Tensor, count: int) -> th.Tensor:
-    missing = count - len(rows)
-    return nn.functional.pad(rows, (0, 0) * (rows.dim() - 1) + (0, missing)) if missing else rows
-
-
 def _padded_state(states: States, count: int) -> States:
-    first, second = states
-    missing = count - first.shape[1]
-    if missing:
-        first, second = (nn.functional.pad(part, (0, 0, 0, missing)) for part in states)
+    first, second = (pad_rows(part, len(part), count) for part in states)
     return first, second

@@ -16,8 +16,9 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
-from s5_adapters.core import ActionSpec, ActorCriticConfig, Box, Discrete, MultiDiscrete
+from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.files.weights import ObservationStatistics, Policy, require_same_network
+from s5_adapters.core.network.spaces import action_spec
 from s5_adapters.sb3.unchanged import heads_are_unchanged
 from s5_adapters.torch_bridge import Normalizer
 
@@ -63,7 +64,11 @@ def portable_config(policy: S5Policy) -> ActorCriticConfig:
         raise _refused("an image without a CNN (FlattenExtractor)")
     if is_bytes and not policy.normalize_images:
         raise _refused("images of unscaled bytes (normalize_images=False)")
-    return policy.trunk_config.replace(action=_action_spec(policy.action_space))
+    try:
+        action = action_spec(policy.action_space)
+    except ValueError:
+        raise _refused(f"actions of {policy.action_space}") from None
+    return policy.trunk_config.replace(action=action)
 
 
 def check_weights(policy: S5Policy, weights: Policy) -> None:
@@ -197,17 +202,6 @@ def _portable_statistics(
         for x in (statistics.mean, statistics.variance)
     )
     return replace(statistics, mean=mean, variance=variance)
-
-
-def _action_spec(space: spaces.Space) -> ActionSpec:
-    match space:
-        case spaces.Discrete(start=0):
-            return Discrete(int(space.n))
-        case spaces.MultiDiscrete() if space.nvec.ndim == 1 and not np.any(space.start):
-            return MultiDiscrete(tuple(map(int, space.nvec)))
-        case spaces.Box():
-            return Box(*(tuple(map(float, bound.flatten())) for bound in (space.low, space.high)))
-    raise _refused(f"actions of {space}")
 
 
 def _refused(part: str) -> ValueError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch as th
 from gymnasium import spaces
@@ -22,6 +22,7 @@ from s5_adapters.sb3.segments import (
     minibatches,
     plan_segments,
 )
+from s5_adapters.torch_bridge import settle_jax
 
 __all__ = ["S5RecurrentPPO"]
 
@@ -54,6 +55,12 @@ class S5RecurrentPPO(RecurrentPPO):
         """See the class."""
         self.segment_length = segment_length
         super().__init__(policy, env, *args, **kwargs)
+
+    @classmethod
+    def load(cls, *args: Any, **kwargs: Any) -> Self:
+        """SB3's; weights among the policy's arguments are arrays of JAX's, which must not come first."""
+        settle_jax()
+        return super().load(*args, **kwargs)
 
     def _setup_model(self) -> None:
         # The parent's would allocate a state per step before anything could replace its buffer.

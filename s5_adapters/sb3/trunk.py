@@ -20,67 +20,12 @@ from s5_adapters.core import ActorCriticConfig, Memory
 from s5_adapters.core.network.actor_critic import MLP, Encoder
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, join, parted
+from s5_adapters.sb3.state import Pair, StateLayout
 from s5_adapters.torch_bridge import jax2torch
 
-__all__ = ["Programs", "StateLayout", "Trunk"]
+__all__ = ["Programs", "Trunk"]
 
 Params = dict[str, Any]
-Pair = tuple[jax.Array, jax.Array]
-
-
-@dataclass(frozen=True)
-class StateLayout:
-    """How a memory's state fills sb3-contrib's pair of `(n_layers, batch, width)` arrays.
-
-    Two leaves of one shape `(n_layers, width)`, as S5 and LSTM have, become the pair as they are, layers
-    first. Any other state is laid out as one row per batch element, cut in two halves, with a single
-    "layer".
-    """
-
-    memory: Memory
-
-    @functools.cached_property
-    def _shapes(self) -> list[tuple[int, ...]]:
-        return jax.tree.leaves(self.memory.state_shape, is_leaf=_is_shape)
-
-    @property
-    def size(self) -> int:
-        """Numbers in the state of one batch element."""
-        return sum(math.prod(shape) for shape in self._shapes)
-
-    @property
-    def _is_pair(self) -> bool:
-        shapes = self._shapes
-        return len(shapes) == 2 and shapes[0] == shapes[1] and len(shapes[0]) == 2
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """`(n_layers, width)` of each of the two arrays; a memory without a state still gets a width of 1."""
-        return self._shapes[0] if self._is_pair else (1, max(1, -(-self.size // 2)))
-
-    def pack(self, state: Any, batch: int) -> Pair:
-        """The memory's state, leaves `(batch, ...)` if it has any, as the pair."""
-        leaves = jax.tree.leaves(state)
-        if self._is_pair:
-            first, second = (jnp.swapaxes(leaf, 0, 1) for leaf in leaves)
-            return first, second
-        width = self.shape[1]
-        filling = jnp.zeros((batch, 2 * width - self.size), jnp.float32)
-        row = jnp.concatenate([*[leaf.reshape(batch, -1) for leaf in leaves], filling], axis=1)
-        return row[None, :, :width], row[None, :, width:]
-
-    def unpack(self, pair: Pair) -> Any:
-        """The pair as the memory's state."""
-        treedef = jax.tree.structure(self.memory.state_shape, is_leaf=_is_shape)
-        if self._is_pair:
-            return jax.tree.unflatten(treedef, [jnp.swapaxes(part, 0, 1) for part in pair])
-        row = jnp.concatenate([pair[0][0], pair[1][0]], axis=-1)
-        leaves, start = [], 0
-        for shape in self._shapes:
-            stop = start + math.prod(shape)
-            leaves.append(row[:, start:stop].reshape(len(row), *shape))
-            start = stop
-        return jax.tree.unflatten(treedef, leaves)
 
 
 @dataclass(frozen=True)
@@ -276,7 +221,3 @@ def _uniform(key: jax.Array, params: Params) -> Params:
         name: jax.random.uniform(k, params[name].shape, jnp.float32, -bound, bound)
         for name, k in zip(("kernel", "bias"), jax.random.split(key), strict=True)
     }
-
-
-def _is_shape(node: object) -> bool:
-    return isinstance(node, tuple) and bool(node) and all(isinstance(n, int) for n in node)

@@ -9,6 +9,7 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from s5_adapters.torch_bridge import settle_jax
 from s5_envs.gymnasium import GymnaxVectorEnv
 
 __all__ = ["JaxVecEnv"]
@@ -47,6 +48,7 @@ class JaxVecEnv(VecEnv):
         **config: Any,
     ) -> None:
         """See the class."""
+        settle_jax()
         self.batch = GymnaxVectorEnv(
             env, params, num_envs, autoreset_mode="SAME_STEP", render_mode=render_mode, **config
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -28,13 +27,6 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-# Torch works beside it: JAX leaves most of a GPU's memory alone, unless the environment says otherwise.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-# And torch awaits every result: a program that runs where it is called, not on a thread of JAX's, finds the
-# caller's memory in the cache (SB3 collects a fifth faster). It holds if JAX has not computed anything yet.
-if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
-    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 _WIDE = {torch.float64: "float32", torch.complex128: "complex64"}
 _INT32 = torch.iinfo(torch.int32)

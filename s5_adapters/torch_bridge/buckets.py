@@ -1,10 +1,13 @@
-"""Sizes to which changing shapes are padded."""
+"""Sizes to which changing shapes are padded, and the padding."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["Buckets"]
+import torch
+from torch import nn
+
+__all__ = ["Buckets", "pad_rows"]
 
 
 class Buckets:
@@ -44,3 +47,13 @@ class Buckets:
             shape = tuple([1 << (max(side, 1) - 1).bit_length() for side in shape])
         self.add(*shape)
         return shape
+
+
+def pad_rows(tensor: torch.Tensor, *shape: int) -> torch.Tensor:
+    """Pad the first axes with zeros at their ends, to these sizes; the others stay."""
+    if tensor.shape[: len(shape)] == shape:
+        return tensor
+    missing = [0, 0] * (tensor.dim() - len(shape))
+    for axis in reversed(range(len(shape))):
+        missing += [0, shape[axis] - tensor.shape[axis]]
+    return nn.functional.pad(tensor, missing)

@@ -26,6 +26,7 @@ from s5_adapters.torch_bridge.arrays import (
     on_device,
     to_jax,
 )
+from s5_adapters.torch_bridge.process import settle_jax
 
 __all__ = ["jax2torch"]
 
@@ -48,6 +49,8 @@ def jax2torch(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
     `vjp`, `jacrev`, `hessian` by `jacrev` twice, `vmap` (by `jax.vmap`) and `functional_call`, compute
     the function again in their backward pass. `torch.compile` calls the function between its graphs.
 
+    The first call of this in a process makes two of JAX's settings: see `settle_jax`.
+
     Args:
         fn: a pure JAX function, jitted or not, of pytrees, that returns a pytree of arrays.
 
@@ -61,6 +64,7 @@ def jax2torch(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
         has no CUDA; forward-mode differentiation (`torch.func.jvp`, `jacfwd`); `torch.jit.trace` and
         `torch.export`; a process forked from one that computes with JAX.
     """
+    settle_jax()
     programs: dict[Hashable, _Program] = {}
     caller = f"jax2torch({_name(fn)})"
 

@@ -20,6 +20,7 @@ from s5_adapters.torch_bridge.arrays import (
     on_device,
     to_jax,
 )
+from s5_adapters.torch_bridge.process import settle_jax
 from s5_adapters.torch_bridge.watched import Values
 
 __all__ = ["JaxModule"]
@@ -41,6 +42,7 @@ class JaxModule(nn.Module):
     def __init__(self, params: PyTree) -> None:
         """Copy `params` into torch parameters; TypeError for a leaf that is not floating."""
         super().__init__()
+        settle_jax()
         paths, self._treedef = jax.tree_util.tree_flatten_with_path(params)
         self._names = tuple(_path_name(path) for path, _ in paths)
         for name, (_, leaf) in zip(self._names, paths, strict=True):

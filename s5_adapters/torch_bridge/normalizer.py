@@ -6,11 +6,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from s5_adapters.core.network.normalization import normalize
+
 __all__ = ["Normalizer"]
 
 
 class Normalizer(nn.Module):
-    """Normalises observations as a portable policy does: `clip((obs - mean) / sqrt(variance + epsilon))`.
+    """Normalise observations as a portable policy does (`core.network.normalization.normalize`).
 
     The statistics are frozen, and travel with the module's state.
 
@@ -32,6 +34,5 @@ class Normalizer(nn.Module):
         self.register_buffer("variance", torch.tensor(np.asarray(variance), dtype=torch.float32))
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
-        """`(..., *obs_shape)` of any dtype to float32."""
-        normalised = (obs.float() - self.mean) / torch.sqrt(self.variance + self.epsilon)
-        return normalised.clamp(-self.clip, self.clip)
+        """Map `(..., *obs_shape)` of any dtype to float32."""
+        return normalize(obs.float(), self.mean, self.variance, self.epsilon, self.clip, sqrt=torch.sqrt)

@@ -13,7 +13,8 @@ import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, make_memory
 from s5_adapters.core.network.actor_critic import CRITIC_MEMORIES
-from s5_adapters.sb3.trunk import Programs, StateLayout, Trunk
+from s5_adapters.sb3.state import StateLayout
+from s5_adapters.sb3.trunk import Programs, Trunk
 from s5_adapters.torch_bridge import to_torch
 
 

@@ -28,6 +28,7 @@ from jax import Array
 from s5_adapters.core.memories.memory import Params, State
 from s5_adapters.core.network.actor_critic import ActorCritic, ActorCriticConfig, PreparedActorCritic
 from s5_adapters.core.network.distributions import ActionSpec, Box, Discrete, MultiDiscrete, distribution
+from s5_adapters.core.network.normalization import CLIP, EPSILON, normalize
 from s5_adapters.core.xla.processes import refuse_forked_process
 from s5_adapters.core.xla.shared import Shared
 
@@ -43,8 +44,7 @@ class PolicyFileError(ValueError):
 
 @dataclass(frozen=True)
 class ObservationStatistics:
-    """How observations were normalised in training: ``clip((obs - mean) / sqrt(variance + epsilon), -clip,
-    clip)``.
+    """How observations were normalised in training: the arguments of ``normalize``.
 
     Attributes:
         mean: float32, ``obs_shape``.
@@ -58,8 +58,8 @@ class ObservationStatistics:
 
     mean: np.ndarray[Any, Any]
     variance: np.ndarray[Any, Any]
-    epsilon: float = 1e-8
-    clip: float = 10.0
+    epsilon: float = EPSILON
+    clip: float = CLIP
     samples: float = 10_000.0
 
 
@@ -164,8 +164,7 @@ class _Programs(Shared):
             episode_starts: Array,
         ) -> tuple[State, Array, Array]:
             if normalisation is not None:
-                mean, variance, epsilon, clip = normalisation
-                obs = jnp.clip((obs.astype(jnp.float32) - mean) / jnp.sqrt(variance + epsilon), -clip, clip)
+                obs = normalize(obs.astype(jnp.float32), *normalisation)
             return net.step(prepared, state, obs, episode_starts)
 
         self.prepare = jax.jit(net.prepare)
