@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; the message is one line."""
+    """A request that cannot be carried out; the message is one line."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Export:
     """Of a Stable-Baselines3 model, the file that VecNormalize.save wrote: its observation statistics."""
 
     def run(self) -> int:
-        """Write the file and say what it was made of."""
+        """Write the file and print its source."""
         from s5_adapters.core.files.stablehlo import export_stablehlo
         from s5_adapters.core.files.weights import save_policy
         from s5_adapters.export import read_policy
@@ -223,7 +223,7 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
 
 
 def matched_to_s5(config: "PPOConfig") -> "PPOConfig":
-    """The same configuration with its memory at the number of parameters of S5's."""
+    """Return the configuration with its memory at the number of parameters of S5's."""
     from s5_adapters.core import make_memory
     from s5_adapters.core.memories.matching import count_params, match_params
 
@@ -245,7 +245,7 @@ def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, determi
 
 
 def train(trainer: "Trainer") -> int:
-    """Run a trainer to its end, say what came of it, and return the exit code."""
+    """Run a trainer to its end, print the outcome, and return the exit code."""
     from s5_adapters.purejax import InterruptedRunError, NonFiniteError
     from s5_adapters.purejax.claim import FolderTakenError
 
@@ -263,7 +263,7 @@ def train(trainer: "Trainer") -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with usage_errors():
@@ -323,7 +323,7 @@ def _commands() -> Any:
 
 
 def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    """The value of an option that decides the others' defaults, looked up before they are parsed."""
+    """Return the value of an option that decides the others' defaults, looked up before they are parsed."""
     if not arguments or arguments[0] != "train":
         return None
     for index, argument in enumerate(arguments):

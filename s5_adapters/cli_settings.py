@@ -27,7 +27,7 @@ PAPER = "paper"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options as they were given, beside the configuration that they start from."""
+    """The options as they were given, and the configuration that they start from."""
 
     base: RunConfig
     """What every option defaults to."""
@@ -41,7 +41,7 @@ class Settings:
         return {name: value for name, value in self._merged().items() if value != base[name]}
 
     def resolve(self) -> RunConfig:
-        """The configuration that the options make of ``base``.
+        """Return the configuration that the options make of ``base``.
 
         Raises:
             ValueError: one line, for a value out of range.
@@ -63,7 +63,7 @@ class Settings:
 
 
 def load_base(config: str | None, weights: str | None = None) -> RunConfig:
-    """The configuration that options start from: the defaults, the published setting, or that of a file.
+    """Read the configuration that options start from: the defaults, the published setting, or that of a file.
 
     Args:
         config: a file, the folder of a run, or "paper".
@@ -113,7 +113,7 @@ def _settings_rule(info: StructTypeInfo, base: RunConfig) -> StructConstructorSp
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, as one line."""
+    """Return the string below each field of a dataclass, as one line."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
     assert isinstance(definition, ast.ClassDef)
     docs = {}
@@ -171,7 +171,7 @@ _KINDS: dict[str, Any] = {
 
 
 def _accepted(memory: str, memory_config: dict[str, Any]) -> dict[str, Any]:
-    """What of a memory's settings another memory has too: its width and depth, for one."""
+    """Return the settings of one memory that another has too, such as width and depth."""
     from s5_adapters.core.memories.memory import memory_class
 
     try:
