@@ -17,7 +17,7 @@ def test_rllib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = {
         "num_env_runners=2": "num_env_runners=0",
         '"d_model": 64, "d_state": 64': '"d_model": 8, "d_state": 8',
-        "gamma=0.0": "train_batch_size_per_learner=512, num_epochs=1, gamma=0.0",
+        "gamma=0.0": "train_batch_size_per_learner=512, minibatch_size=256, num_epochs=1, gamma=0.0",
         "range(60)": "range(1)",
     }
     with local_ray():
