@@ -1,4 +1,4 @@
-"""What every benchmark shares: the machine's name, interleaved medians, compile cost, the JSON record."""
+"""Shared by every benchmark: the machine's name, interleaved medians, compile cost, the JSON record."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def memory_gib() -> float:
-    """Main memory in GiB (0 where the system does not say)."""
+    """Return main memory in GiB (0 where the system does not say)."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):
@@ -31,7 +31,7 @@ def memory_gib() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What a reader needs to judge a figure: hardware, versions, date, and how busy the machine was."""
+    """Return what a figure depends on: hardware, versions, date, and how busy the machine was."""
     device = jax.devices()[0]
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     return {
@@ -70,7 +70,7 @@ def write_json(
 def recorded_rows(
     name: str, info: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], key: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The rows of this machine's record that `rows` do not replace: a long run may be done in pieces."""
+    """Return the rows of this machine's record that `rows` do not replace: a run may be done in pieces."""
     path = RESULTS / f"{name}-{machine_slug(info)}.json"
     recorded: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.exists() else []
     measured = {tuple(row.get(field) for field in key) for row in rows}
@@ -84,7 +84,7 @@ def interleaved_medians(
     min_sample_s: float = 0.02,
     wait_each: bool = True,
 ) -> dict[str, float]:
-    """Median seconds of one call of each program, measured in turns.
+    """Measure the median seconds of one call of each program, in turns.
 
     Each round runs every program once, so that whatever else the machine does in that moment slows all of
     them alike: ratios of the medians mean something even on a busy machine. In use a program follows itself
@@ -128,7 +128,7 @@ def compile_cost(function: Callable[..., Any], *arguments: Any) -> tuple[Callabl
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A plain-text table, columns right-aligned but the first."""
+    """Format a plain-text table, columns right-aligned but the first."""
     cells = [list(header), *[[str(cell) for cell in row] for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
 
@@ -142,7 +142,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def available_bytes() -> int:
-    """Memory that a program may still take, as the system estimates it; a terabyte where it says nothing."""
+    """Return the memory that a program may still take, as the system estimates it; else a terabyte."""
     meminfo = Path("/proc/meminfo")
     found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.M) if meminfo.exists() else None
     return 1024 * int(found.group(1)) if found else 2**40

@@ -1,4 +1,4 @@
-"""What the benchmarks compare with: S5 with resets as the paper's program computes it.
+"""The program that the benchmarks compare with: S5 with resets as the paper's program computes it.
 
 Lu et al., "Structured State Space Models for In-Context Reinforcement Learning" (arXiv 2303.03982): complex64
 throughout, the parameters discretised in every call, `jax.lax.associative_scan` over triples (decay, input,
@@ -30,7 +30,7 @@ def published_operator(first: Element, second: Element) -> Element:
 
 
 def scan_one(decay: jax.Array, inputs: jax.Array, starts: jax.Array, initial: jax.Array) -> jax.Array:
-    """One sequence: inputs (T, P) complex64, starts (T,) bool, initial (P,) -> states (T, P)."""
+    """Scan one sequence: inputs (T, P) complex64, starts (T,) bool, initial (P,) -> states (T, P)."""
     decays = jnp.concatenate([jnp.ones_like(decay)[None], decay * jnp.ones_like(inputs)])
     resets = jnp.concatenate([jnp.zeros(1, bool), starts]).astype(jnp.float32)[:, None]
     elements = (decays, jnp.concatenate([initial[None], inputs]), resets)
@@ -42,7 +42,7 @@ published_scan = jax.vmap(scan_one, in_axes=(None, 1, 1, 0), out_axes=1)
 
 
 def discretise(params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Zero-order hold: decay (P,), input matrix (P, H) and output matrix (H, P), complex64."""
+    """Discretise by zero-order hold: decay (P,), input matrix (P, H) and output matrix (H, P), complex64."""
     eigenvalues = jax.lax.complex(params["lambda_re"], params["lambda_im"])
     decay = jnp.exp(eigenvalues * jnp.exp(params["log_dt"]))
     into = jax.lax.complex(params["B"][:, 0].T, params["B"][:, 1].T)
@@ -53,7 +53,7 @@ def discretise(params: Params) -> tuple[jax.Array, jax.Array, jax.Array]:
 def published_layer(
     params: Params, u: jax.Array, starts: jax.Array, initial: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """One state space layer: u (T, B, H) -> (last states (B, P) complex64, y (T, B, H))."""
+    """Apply one state space layer: u (T, B, H) -> (last states (B, P) complex64, y (T, B, H))."""
     decay, into, out = discretise(params)
 
     def one(u: jax.Array, starts: jax.Array, initial: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -64,7 +64,7 @@ def published_layer(
 
 
 def gate(params: Params, skip: jax.Array, y: jax.Array) -> jax.Array:
-    """The rest of a block: gelu, two dense maps, one gating the other, the residual."""
+    """Apply the rest of a block: gelu, two dense maps, one gating the other, the residual."""
     hidden = jax.nn.gelu(y) @ params["gate_kernel"] + params["gate_bias"]
     values, gates = jnp.split(hidden, 2, axis=-1)
     return skip + values * jax.nn.sigmoid(gates)
@@ -73,7 +73,7 @@ def gate(params: Params, skip: jax.Array, y: jax.Array) -> jax.Array:
 def published_stack(
     params: Params, u: jax.Array, starts: jax.Array, initial: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Layers on top of each other: u (T, B, H), initial (B, L, P) complex64 -> (last states, y (T, B, H))."""
+    """Apply a stack of layers: u (T, B, H), initial (B, L, P) complex64 -> (last states, y (T, B, H))."""
     finals = []
     for i in range(initial.shape[1]):
         layer = {name: leaf[i] for name, leaf in params.items()}
@@ -86,7 +86,7 @@ def published_stack(
 def published_step(
     params: Params, u: jax.Array, starts: jax.Array, state: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """One step of the stack, discretised anew: u (B, H), starts (B,), state (B, L, P) complex64.
+    """Take one step of the stack, discretised anew: u (B, H), starts (B,), state (B, L, P) complex64.
 
     The recurrence is written out, where the paper's program runs its scan over two elements: the comparison
     is with the published parameters and arithmetic, not with the overhead of a scan of one step.

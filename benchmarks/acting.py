@@ -1,4 +1,4 @@
-"""One step of a 4-layer stack: prepared weights beside the published arithmetic, in one run.
+"""One step of a 4-layer stack: prepared weights and the published arithmetic, in one run.
 
     python benchmarks/acting.py             # table and benchmarks/results/acting-<machine>.json
     python benchmarks/acting.py --quick     # three rounds, nothing recorded
@@ -28,7 +28,7 @@ TARGETS = {1: 0.40, 8: 0.55, 64: 0.60}
 
 
 def measure(batch: int, rounds: int) -> dict[str, Any]:
-    """Microseconds of one step either way, and of preparing the weights."""
+    """Measure microseconds of one step either way, and of preparing the weights."""
     rng = np.random.default_rng(0)
     memory = make_memory("s5", d_model=WIDTH, d_state=2 * LANES, n_layers=LAYERS)
     u = jnp.asarray(rng.normal(size=(batch, WIDTH)), jnp.float32)

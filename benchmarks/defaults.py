@@ -39,7 +39,7 @@ KEY = ("task", "n_layers", "dt_min", "dt_max")
 
 
 def largest_fall(returns: np.ndarray[Any, Any], window: int) -> float:
-    """The most that a running mean over ``window`` updates lost against its own best so far."""
+    """Return the most that a running mean over ``window`` updates lost against its own best so far."""
     means = np.convolve(returns, np.ones(window) / window, mode="valid")
     return float((np.maximum.accumulate(means) - means).max())
 
@@ -67,7 +67,7 @@ def measure(task: str, n_layers: int, dt_min: float, dt_max: float, seeds: int) 
 
 
 def show(rows: list[dict[str, Any]]) -> str:
-    """One line a cell, every seed shown."""
+    """Format one line per cell, with every seed."""
     lines = [
         [
             row["task"],

@@ -1,4 +1,4 @@
-"""What the machine allows: the speed of XLA's matrix products, of a copy, of memory used for the first time.
+"""The machine's limits: the speed of XLA's matrix products, of a copy, of memory used for the first time.
 
     python benchmarks/floor.py             # table and benchmarks/results/floor-<machine>.json
     python benchmarks/floor.py --quick     # three rounds, nothing recorded
@@ -43,14 +43,14 @@ TOUCHED_BYTES = 256 << 20
 
 
 def product_name(rows: int, is_gradient: bool) -> str:
-    """What the table calls a product."""
+    """Return a product's name in the table."""
     if is_gradient:
         return f"({rows:,} x {WIDTH}) transposed by {rows:,} x {WIDTH}"
     return f"{rows:,} x {WIDTH} by {WIDTH} x {WIDTH}"
 
 
 def product(rows: int, is_gradient: bool) -> Callable[[], jax.Array]:
-    """A call of `REPEATS` products, one after another, or summed as a loop over chunks sums them."""
+    """Make a call of `REPEATS` products, one after another, or summed as a loop over chunks sums them."""
     rng = np.random.default_rng(0)
     x, g = (jnp.asarray(rng.normal(size=(REPEATS, rows, WIDTH)), jnp.float32) for _ in range(2))
     rotation = jnp.asarray(np.linalg.qr(rng.normal(size=(WIDTH, WIDTH)))[0], jnp.float32)
@@ -68,7 +68,7 @@ def product(rows: int, is_gradient: bool) -> Callable[[], jax.Array]:
 
 
 def blas_product(rows: int, is_gradient: bool) -> Callable[[], Any]:
-    """The same number of products by NumPy, into arrays that exist already."""
+    """Make the same number of products by NumPy, into arrays that exist already."""
     rng = np.random.default_rng(0)
     x, g = (rng.normal(size=(rows, WIDTH)).astype(np.float32) for _ in range(2))
     weight = rng.normal(size=(WIDTH, WIDTH)).astype(np.float32)
@@ -84,13 +84,13 @@ def blas_product(rows: int, is_gradient: bool) -> Callable[[], Any]:
 
 
 def published_network_speed(speeds: dict[tuple[int, bool], float]) -> float:
-    """Environment steps a second with the published network if products alone took time."""
+    """Return environment steps per second with the published network if products alone took time."""
     step = 2 * NETWORK_WEIGHTS
     return 1 / (step / speeds[ACTING] + EPOCHS * (2 * step / speeds[FORWARD] + step / speeds[GRADIENT]))
 
 
 def best_seconds(call: Callable[[], Any], rounds: int, sample_s: float = 0.05) -> float:
-    """The least seconds of one call in `rounds` samples: a floor is what nothing disturbed."""
+    """Return the least seconds of one call in `rounds` samples: a floor is undisturbed."""
     timer = timeit.Timer(lambda: jax.block_until_ready(call()))
     timer.timeit(1)
     number = max(1, round(sample_s / timer.timeit(1)))
@@ -98,7 +98,7 @@ def best_seconds(call: Callable[[], Any], rounds: int, sample_s: float = 0.05) -
 
 
 def page_microseconds() -> float:
-    """Microseconds of the first write to a page of memory, the median of five."""
+    """Measure microseconds of the first write to a page of memory, the median of five."""
     samples = []
     for _ in range(5):
         with mmap.mmap(-1, TOUCHED_BYTES) as memory:

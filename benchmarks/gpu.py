@@ -1,4 +1,4 @@
-"""Everything that speed on a GPU is judged by, in one run of at most eight minutes.
+"""Every measure of speed on a GPU, in one run of at most eight minutes.
 
     make gpu-bench                          # benchmarks/results/gpu-<machine>.json, and a table
     python benchmarks/gpu.py --smoke        # tiny sizes on any machine, to see that it runs
@@ -54,7 +54,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is."""
+    """The sizes of all parts."""
 
     scans: tuple[tuple[int, int], ...] = ((1024, 64), (4096, 64), (1024, 8))
     lanes: int = 128
@@ -96,7 +96,7 @@ BUDGET_S = 480.0
 
 
 def check(sizes: Sizes) -> list[Row]:
-    """The kernel against a float64 loop, values and gradients, at an awkward size and at a real one."""
+    """Compare the kernel with a float64 loop, values and gradients, at an awkward and a real size."""
     rows = []
     for length, batch, width in ((37, 3, 33), (sizes.scans[0][0], 4, sizes.lanes)):
         rng = np.random.default_rng(0)
@@ -160,7 +160,7 @@ def repeated(function: Callable[..., Any], repeats: int) -> Callable[..., Any]:
 
 
 def copy(sizes: Sizes) -> list[Row]:
-    """Bytes a second of a scaled copy, read and written, of a large array."""
+    """Measure bytes per second of a scaled copy, read and written, of a large array."""
     x = jnp.ones(sizes.copied_bytes // 4, jnp.float32)
     program = jax.jit(lambda x: x * 1.5)
     seconds = interleaved_medians(
@@ -170,7 +170,7 @@ def copy(sizes: Sizes) -> list[Row]:
 
 
 def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
-    """The recurrence alone: ours by method, with float32 and bfloat16 inputs, and the published operator."""
+    """Measure the recurrence: ours by method, float32 and bfloat16 inputs, and the published operator."""
     rows = []
     for length, batch in sizes.scans:
         rng = np.random.default_rng(0)
@@ -226,19 +226,19 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
 
 
 def cut_forward(cut: Row, initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
-    """The forward kernel with given settings, for `repeated`."""
+    """Return the forward kernel with given settings, for `repeated`."""
     states = scan_pallas.pallas(decay, inputs, starts, initial, **cut)
     return states[-1], states
 
 
 def cut_adjoint(cut: Row, initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
-    """The adjoint kernel with given settings, for `repeated`."""
+    """Return the adjoint kernel with given settings, for `repeated`."""
     result = scan_pallas.pallas_adjoint(decay, inputs, starts, inputs, initial, **cut)
     return result[2], result
 
 
 def tuning(sizes: Sizes) -> Iterator[Row]:
-    """The kernels by their two settings: steps whose loads are under way together, steps of a segment."""
+    """Measure the kernels by two settings: steps whose loads are issued together, steps of a segment."""
     rng = np.random.default_rng(0)
     for length, batch in sizes.scans:
         decay = jnp.asarray(0.5 * rng.normal(size=(2, sizes.lanes)), jnp.float32)
@@ -262,7 +262,7 @@ def tuning(sizes: Sizes) -> Iterator[Row]:
 
 
 def layers(part: str, sizes: Sizes) -> list[Row]:
-    """The layer or the stack of layer.py beside the published program."""
+    """Measure the layer or the stack of layer.py and the published program."""
     rows = []
     for length, batch in sizes.layers:
         for row in layer.measure(part, length, batch, [layer.DEFAULT], sizes.rounds, wait_each=False):
@@ -273,7 +273,7 @@ def layers(part: str, sizes: Sizes) -> list[Row]:
 
 
 def memories(sizes: Sizes) -> list[Row]:
-    """Forward and backward through four layers of each memory at equal width."""
+    """Measure forward and backward through four layers of each memory at equal width."""
     length, batch = sizes.memories
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(length, batch, sizes.width)), jnp.float32)
@@ -297,7 +297,7 @@ def memories(sizes: Sizes) -> list[Row]:
 
 
 def trainer(sizes: Sizes) -> Iterator[Row]:
-    """The published configuration, one update at a time."""
+    """Measure the published configuration, one update at a time."""
     if find_spec("matplotlib") is None:  # gymnax imports it to draw environments; nothing is drawn here
         sys.modules.update({name: mock.MagicMock() for name in ("matplotlib", "matplotlib.pyplot")})
     from s5_adapters.purejax import PPOConfig, build_problem
@@ -364,7 +364,7 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
 
 
 def device_shares(call: Callable[[], Any]) -> Row:
-    """What share of a call the device spends in the scan's kernels, and idle, waiting for launches."""
+    """Measure the share of a call in the scan's kernels, and idle, waiting for launches."""
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, create_perfetto_trace=True):
             jax.block_until_ready(call())
@@ -399,7 +399,7 @@ def device_shares(call: Callable[[], Any]) -> Row:
 
 
 def show(rows: list[Row]) -> str:
-    """The rows of one part as a table; columns are their figures."""
+    """Format the rows of one part as a table; columns are their figures."""
 
     def text(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""The S5 layer and the 4-layer stack beside the published program, in one run.
+"""The S5 layer and the 4-layer stack against the published program, in one run.
 
     python benchmarks/layer.py                          # all sizes; benchmarks/results/layer-<machine>.json
     python benchmarks/layer.py --parts layer --lengths 128 --batches 8 64
@@ -69,7 +69,7 @@ Program = Callable[..., tuple[Any, jax.Array]]
 
 
 def ours(part: str, remat: str, chunk_rows: int | None = None) -> Program:
-    """``(params, u, starts, state) -> (state, y)`` of one layer or of the stack."""
+    """Return ``(params, u, starts, state) -> (state, y)`` of one layer or of the stack."""
     memory = make_memory(
         "s5",
         d_model=WIDTH,
@@ -95,7 +95,7 @@ def ours(part: str, remat: str, chunk_rows: int | None = None) -> Program:
 
 
 def published(part: str) -> Program:
-    """The published program under the same signature: complex numbers come and go as pairs."""
+    """Return the published program under the same signature: complex numbers come and go as pairs."""
     run = published_layer if part == "layer" else published_stack
 
     def program(params: Any, u: Any, starts: Any, state: Any) -> tuple[Any, jax.Array]:
@@ -106,7 +106,7 @@ def published(part: str) -> Program:
 
 
 def problem(part: str, length: int, batch: int) -> tuple[Any, ...]:
-    """Fresh parameters, normal inputs, episodes of 100 steps, a carried state."""
+    """Make fresh parameters, normal inputs, episodes of 100 steps, a carried state."""
     rng = np.random.default_rng(0)
 
     def normal(*shape: int) -> jax.Array:
@@ -124,7 +124,7 @@ def problem(part: str, length: int, batch: int) -> tuple[Any, ...]:
 
 
 def forward_backward(program: Program) -> Callable[..., Any]:
-    """Outputs, and the gradients of parameters, input and state for the output as its own cotangent."""
+    """Return outputs, and the gradients of parameters, input and state; the output is its own cotangent."""
 
     def run(params: Any, u: Any, starts: Any, state: Any) -> Any:
         (final, y), vjp = jax.vjp(lambda p, u, h: program(p, u, starts, h), params, u, state)
@@ -134,7 +134,7 @@ def forward_backward(program: Program) -> Callable[..., Any]:
 
 
 def check_agreement(calls: dict[str, Callable[[], Any]]) -> None:
-    """A fast wrong layer is worth nothing: every result must equal the published one's to 1e-3."""
+    """Check that every result equals the published one's to 1e-3."""
     expected = jax.tree.leaves(calls[PUBLISHED]())
     for name, call in calls.items():
         for mine, theirs in zip(jax.tree.leaves(call()), expected, strict=True):
@@ -155,7 +155,7 @@ def measure(
     chunk_rows: tuple[int, ...] = (),
     wait_each: bool = True,
 ) -> list[dict[str, Any]]:
-    """One row per program of this size: seconds, compile seconds, bytes, ratios to the published one."""
+    """Measure a row per program of this size: seconds, compile seconds, bytes, ratios to the published."""
     arguments = problem(part, length, batch)
     programs = {PUBLISHED: published(part)} | {remat: ours(part, remat) for remat in remats}
     for remat, count in itertools.product(remats, chunk_rows):
@@ -184,7 +184,7 @@ def measure(
 
 
 def measure_tokens(rounds: int) -> dict[str, Any]:
-    """Time per token of a layer at a long length over that at a short one, forward and backward."""
+    """Measure the time per token at a long length over that at a short one, forward and backward."""
     row: dict[str, Any] = {"part": "tokens", "long": LONG, "short": SHORT, "batch": LONG_BATCH}
     for direction in ("forward", "forward_backward"):
         calls = {}
@@ -200,7 +200,7 @@ def measure_tokens(rounds: int) -> dict[str, Any]:
 
 
 def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
-    """One line for each ratio that is below its target."""
+    """Return one line for each ratio that is below its target."""
     missed = []
     for row in rows:
         if row["part"] == "tokens":
@@ -217,7 +217,7 @@ def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def targets(row: dict[str, Any]) -> list[tuple[str, float | None, float | None]]:
-    """(what, ratio, target) of a row; targets of time are for the default."""
+    """Return (what, ratio, target) of a row; targets of time are for the default."""
     key = row["part"], row["length"]
     forward, backward = TIME_TARGETS.get(key, (None, None)) if row["program"] == DEFAULT else (None, None)
     memory = MEMORY_TARGETS.get(key) if row["program"] == DEFAULT else None
@@ -231,7 +231,7 @@ def targets(row: dict[str, Any]) -> list[tuple[str, float | None, float | None]]
 
 
 def show(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table."""
+    """Format the rows as a table."""
     header = ["part", "size", "program", "fwd ms", "ratio", "target", "fwd+bwd ms", "ratio", "target"]
     header += ["gradient MiB", "ratio", "target", "compile s"]
 
@@ -295,7 +295,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
 
     def record(more: list[dict[str, Any]], what: str) -> None:
-        """Write what is measured so far: a run that is cut short keeps it."""
+        """Write the measurements so far: a run that is cut short keeps them."""
         rows.extend(more)
         if not options.quick:
             key = ("part", "length", "batch")

@@ -1,4 +1,4 @@
-"""Every memory of the registry side by side: time, memory, parameters, in one run.
+"""Every memory of the registry: time, memory, parameters, in one run.
 
     python benchmarks/memories.py             # table and benchmarks/results/memories-<machine>.json
     python benchmarks/memories.py --match-params          # widened or narrowed to S5's number of parameters
@@ -33,7 +33,7 @@ PARTS = ("forward", "forward_backward", "step")
 
 
 def make(name: str, *, matched: bool) -> Memory:
-    """The memory at this benchmark's width and depth, or at S5's number of parameters."""
+    """Make the memory at this benchmark's width and depth, or at S5's number of parameters."""
     config = {"d_model": WIDTH, "n_layers": LAYERS}
     if matched and name != OURS:
         target = count_params(make(OURS, matched=False), WIDTH)
@@ -42,7 +42,7 @@ def make(name: str, *, matched: bool) -> Memory:
 
 
 def programs(memory: Memory, length: int, batch: int) -> tuple[dict[str, Callable[[], Any]], dict[str, Any]]:
-    """The memory's three programs, compiled, and what compiling tells."""
+    """Compile the memory's three programs; return them and what compiling tells."""
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(length, batch, WIDTH)), jnp.float32)
     starts = jnp.asarray(rng.random((length, batch)) < 0.01)
@@ -79,7 +79,7 @@ def programs(memory: Memory, length: int, batch: int) -> tuple[dict[str, Callabl
 
 
 def measure(names: list[str], length: int, batch: int, rounds: int, *, matched: bool) -> list[dict[str, Any]]:
-    """One row per memory: seconds of each part, ratios to S5's."""
+    """Measure one row per memory: seconds of each part, ratios to S5's."""
     calls, rows = {}, {}
     for name in names:
         own, rows[name] = programs(make(name, matched=matched), length, batch)
@@ -94,7 +94,7 @@ def measure(names: list[str], length: int, batch: int, rounds: int, *, matched: 
 
 
 def show(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table."""
+    """Format the rows as a table."""
     header = [
         "memory",
         "width",

@@ -54,7 +54,7 @@ class Compilations:
 
 
 def s5(width: int, layers: int) -> dict[str, Any]:
-    """The network's configuration."""
+    """Return the network's configuration."""
     return {
         "d_model": width,
         "d_state": width,
@@ -67,7 +67,7 @@ def s5(width: int, layers: int) -> dict[str, Any]:
 
 
 def lstm(width: int) -> RLModuleSpec:
-    """RLlib's own, of the same shape: dense, LSTM shared by actor and critic, a dense layer in each head."""
+    """Return RLlib's own of the same shape: dense, a shared LSTM, a dense layer in each head."""
     config = DefaultModelConfig(
         use_lstm=True,
         lstm_cell_size=width,
@@ -80,7 +80,7 @@ def lstm(width: int) -> RLModuleSpec:
 
 
 def build(model: dict[str, Any] | RLModuleSpec, envs: int, **learners: Any) -> Algorithm:
-    """PPO with this network, sampling in this process; `learners`: arguments of `config.learners`."""
+    """Build PPO with this network, sampling in this process; `learners`: arguments of `config.learners`."""
     config = (
         S5PPOConfig()
         .environment(ENV)
@@ -94,7 +94,7 @@ def build(model: dict[str, Any] | RLModuleSpec, envs: int, **learners: Any) -> A
 
 
 def iterate(algo: Algorithm) -> tuple[float, float]:
-    """One iteration of PPO: seconds of sampling `STEPS` steps, seconds of the learner's update."""
+    """Run one iteration of PPO: seconds of sampling `STEPS` steps, seconds of the learner's update."""
     began = time.perf_counter()
     episodes = algo.env_runner.sample(num_timesteps=STEPS)
     sampled = time.perf_counter()
@@ -111,7 +111,7 @@ def iterate(algo: Algorithm) -> tuple[float, float]:
 
 
 def compare(width: int, layers: int, envs: int, iterations: int) -> dict[str, Any]:
-    """Medians of all, measured in turns, and S5's compilations."""
+    """Measure medians of all, in turns, and S5's compilations."""
     algos = {
         "s5": build(s5(width, layers), envs),
         "lstm": build(lstm(width), envs, learner_class=PPOTorchLearner),
@@ -139,7 +139,7 @@ def compare(width: int, layers: int, envs: int, iterations: int) -> dict[str, An
 
 
 def missed(row: dict[str, Any]) -> list[str]:
-    """The bounds that this row does not keep."""
+    """Return the bounds that this row does not keep."""
     found = []
     if row["sampling_speedup"] < 1.0:
         found.append(f"width {row['width']}: samples {row['sampling_speedup']} times as fast, expected >= 1")

@@ -50,7 +50,7 @@ CONTENDERS: dict[str, Contender] = {
 
 
 class Compilations:
-    """Counts the programs that XLA compiles, and the seconds that takes."""
+    """The number of programs that XLA compiles, and the seconds that takes."""
 
     def __init__(self) -> None:
         """Listen from now on."""
@@ -63,7 +63,7 @@ class Compilations:
             self.seconds += seconds
 
     def during(self, work: Callable[[], Any]) -> tuple[int, float]:
-        """Programs compiled, and seconds spent on it, while `work` ran."""
+        """Run `work`; return how many programs were compiled, and in how many seconds."""
         count, seconds = self.count, self.seconds
         work()
         return self.count - count, self.seconds - seconds
@@ -77,14 +77,14 @@ class Nothing(BaseCallback):
 
 
 def cartpole_without_velocities() -> gym.Env:
-    """CartPole that shows positions only: `(2,)` float32."""
+    """Make a CartPole that shows positions only: `(2,)` float32."""
     env = gym.make("CartPole-v1")
     space = gym.spaces.Box(env.observation_space.low[[0, 2]], env.observation_space.high[[0, 2]])
     return gym.wrappers.TransformObservation(env, lambda obs: obs[[0, 2]], space)
 
 
 def make(name: str, width: int, layers: int, **changes: Any) -> RecurrentPPO:
-    """A model; all share the environment, the sizes and the hyperparameters."""
+    """Make a model; all share the environment, the sizes and the hyperparameters."""
     algorithm, policy, own = CONTENDERS[name]
     sizes = {"lstm_hidden_size": width, "n_lstm_layers": layers, "ortho_init": False}
     env = VecNormalize(make_vec_env(cartpole_without_velocities, n_envs=NUM_ENVS, seed=0))
@@ -103,19 +103,19 @@ def make(name: str, width: int, layers: int, **changes: Any) -> RecurrentPPO:
 
 
 def parameters(model: RecurrentPPO) -> int:
-    """How many numbers are trained."""
+    """Count the numbers that are trained."""
     return sum(parameter.numel() for parameter in model.policy.parameters())
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds that `work` takes."""
+    """Measure the seconds that `work` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def measure(width: int, layers: int, rounds: int, compilations: Compilations) -> dict[str, dict[str, Any]]:
-    """Median seconds of a rollout and of an update for every contender, in turns; compile time apart."""
+    """Measure median seconds of a rollout and of an update for every contender, in turns."""
     results: dict[str, dict[str, Any]] = {}
     work: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {}
     for name in CONTENDERS:
@@ -144,7 +144,7 @@ def measure(width: int, layers: int, rounds: int, compilations: Compilations) ->
 def grid(
     widths: list[int], layers: list[int], rounds: int, compilations: Compilations, record: Callable[..., Any]
 ) -> tuple[list[dict[str, Any]], list[str]]:
-    """The table of ratios against the LSTM, and the targets missed; recorded after every size."""
+    """Measure the table of ratios against the LSTM and the targets missed; record after every size."""
     rows: list[dict[str, Any]] = []
     missed: list[str] = []
     for width in widths:
@@ -185,7 +185,7 @@ HEADER = (
 
 
 def cells(row: dict[str, Any]) -> list[object]:
-    """One line of the printed table."""
+    """Return one line of the printed table."""
     return [
         row["policy"],
         row["width"],
@@ -200,7 +200,7 @@ def cells(row: dict[str, Any]) -> list[object]:
 
 
 def whole_runs(steps: int, compilations: Compilations) -> tuple[list[dict[str, Any]], list[str]]:
-    """Wall-clock of whole runs at 64 x 1, construction and compilation included, with what they learned."""
+    """Measure whole runs at 64 x 1, construction and compilation included, and what they learned."""
     rows, missed = [], []
     for name in ("lstm", "s5 segments", "s5 stock"):
         jax.clear_caches()

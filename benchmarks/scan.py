@@ -1,4 +1,4 @@
-"""Each method of `linear_recurrence` beside the published scan, in one run.
+"""Each method of `linear_recurrence` against the published scan, in one run.
 
     python benchmarks/scan.py                  # table and benchmarks/results/scan-<machine>.json
     python benchmarks/scan.py --write-table    # and the table that method="auto" reads
@@ -56,7 +56,7 @@ TABLE = Path(s5_adapters.core.__file__).parent / "scan_table.json"
 
 
 def problem(length: int, batch: int, decay: str, state: int = STATE) -> tuple[jax.Array, ...]:
-    """Decays inside the unit circle, normal inputs, episodes of 100 steps, a carried state, a cotangent."""
+    """Make decays in the unit circle, normal inputs, episodes of 100 steps, a carried state, a cotangent."""
     rng = np.random.default_rng(0)
     varies = decay == "varying"
     dtype = jnp.float32 if varies else jnp.complex64
@@ -79,7 +79,7 @@ def problem(length: int, batch: int, decay: str, state: int = STATE) -> tuple[ja
 
 
 def forward_backward(scan: Callable[..., jax.Array]) -> Callable[..., Any]:
-    """States, and the gradients of all float arguments for a given cotangent."""
+    """Return states, and the gradients of all float arguments for a given cotangent."""
 
     def run(decay: Any, inputs: Any, starts: Any, initial: Any, cotangent: Any) -> Any:
         states, vjp = jax.vjp(lambda d, u, h: scan(d, u, starts, h), decay, inputs, initial)
@@ -89,14 +89,14 @@ def forward_backward(scan: Callable[..., jax.Array]) -> Callable[..., Any]:
 
 
 def pairs_scan(decay: Any, inputs: Any, starts: Any, initial: Any) -> jax.Array:
-    """The common way to scan a decay of every step: pairs, and a reset is a decay of zero."""
+    """Scan a decay of every step the common way: pairs, and a reset is a decay of zero."""
     decay = jnp.where(starts[..., None], 0.0, decay)
     inputs = inputs.at[0].add(decay[0] * initial)
     return jax.lax.associative_scan(lambda a, b: (a[0] * b[0], b[0] * a[1] + b[1]), (decay, inputs))[1]
 
 
 def measure(length: int, batch: int, decay: str, rounds: int) -> list[dict[str, Any]]:
-    """One row per scan of this size: seconds, ratio to the published one, compile seconds, scratch bytes."""
+    """Measure a row per scan of this size: seconds, ratio to the published one, compile seconds, scratch."""
     *arguments, cotangent = problem(length, batch, decay)
     scans = {PUBLISHED: published_scan if decay == "constant" else pairs_scan} | {
         method: functools.partial(linear_recurrence, method=method) for method in METHODS[decay]
@@ -118,7 +118,7 @@ def measure(length: int, batch: int, decay: str, rounds: int) -> list[dict[str, 
 
 
 def check_agreement(calls: dict[str, Callable[[], Any]]) -> None:
-    """A fast wrong scan is worth nothing: every result must equal the published one's to 1e-4."""
+    """Check that every result equals the published one's to 1e-4."""
     expected = jax.tree.leaves(calls[PUBLISHED]())
     for name, call in calls.items():
         for ours, theirs in zip(jax.tree.leaves(call()), expected, strict=True):
@@ -149,14 +149,14 @@ def write_auto_table(rows: list[dict[str, Any]], platform: str) -> Path:
 
 
 def is_auto(row: dict[str, Any]) -> bool:
-    """Whether `method="auto"` takes this row's method at its size."""
+    """Tell whether `method="auto"` takes this row's method at its size."""
     if row["decay"] == "varying":
         return row["scan"] == varying_method()
     return row["scan"] == measured_method(length=row["length"], batch=row["batch"])
 
 
 def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
-    """One line for each size at which "auto" is too slow."""
+    """Return one line for each size at which "auto" is too slow."""
     missed = []
     for row in filter(is_auto, rows):
         where = f"{row['decay']}, {row['scan']} at {row['length']} x {row['batch']}"
@@ -170,7 +170,7 @@ def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def show(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table: milliseconds, ratios, compile seconds, scratch MiB."""
+    """Format the rows as a table: milliseconds, ratios, compile seconds, scratch MiB."""
     header = [
         "scan",
         "decay",

@@ -75,7 +75,7 @@ PRECISION_SEEDS, PRECISION_EPISODES = 5, 512
 
 
 def config_of(memory: str, width: int, layers: int, length: int, *, matched: bool = False) -> PPOConfig:
-    """The trainer's defaults with this memory, width, depth and rollout length."""
+    """Return the trainer's defaults with this memory, width, depth and rollout length."""
     memory_config = {"d_model": width, "n_layers": layers}
     if memory == OURS:
         memory_config["d_state"] = width
@@ -98,7 +98,7 @@ def config_of(memory: str, width: int, layers: int, length: int, *, matched: boo
 def measure_memories(
     memories: list[str], layers: int, width: int, length: int, rounds: int, matched: bool
 ) -> list[dict[str, Any]]:
-    """One row per memory: seconds of an update and of its rollout, ratios to S5, what compiling took."""
+    """Measure one row per memory: seconds of an update and of its rollout, ratios to S5, compiling."""
     calls, rows = {}, {}
     for memory in memories:
         config = config_of(memory, width, layers, length, matched=matched)
@@ -141,7 +141,7 @@ def measure_memories(
 
 
 def show_memories(rows: list[dict[str, Any]]) -> str:
-    """The rows as a table."""
+    """Format the rows as a table."""
     header = ["memory", "size", "rollout steps", "env-steps/s", "update s", "ratio", "target"]
     header += ["rollout ratio", "learning ratio", "compile s", "scratch MiB", "memory params"]
     lines = [
@@ -181,14 +181,14 @@ class Run:
         jax.block_until_ready(metrics)
 
     def speed(self, updates: int) -> float:
-        """Environment steps a second over that many updates."""
+        """Measure environment steps per second over that many updates."""
         began = time.perf_counter()
         self._advance(updates)
         return updates * self.config.steps_per_update / (time.perf_counter() - began)
 
 
 def measure_published(rounds: int, precision: str) -> dict[str, Any]:
-    """Speed and compile time with the published network."""
+    """Measure speed and compile time with the published network."""
     paper = PPOConfig.paper()
     run = Run(
         memory_config=dict(paper.memory_config),
@@ -214,7 +214,7 @@ def measure_published(rounds: int, precision: str) -> dict[str, Any]:
 
 
 def measure_baseline(program: Path) -> dict[str, Any]:
-    """Speed at 2 x 64 in turns with the other program's, each warm."""
+    """Measure speed at 2 x 64 in turns with the other program's, each warm."""
     run = Run(num_envs=32, num_steps=104, num_epochs=4, num_minibatches=4)
     run.speed(5)
     command = [sys.executable, str(program), "64", "2", "32", "104", "4", "4", "1e-3", str(BASELINE_STEPS)]
@@ -236,7 +236,7 @@ def measure_baseline(program: Path) -> dict[str, Any]:
 
 
 def measure_precision() -> list[dict[str, Any]]:
-    """One row per precision: the mean return of fresh episodes after training, of each seed."""
+    """Measure one row per precision: the mean return of fresh episodes after training, of each seed."""
     rows = []
     for precision in PRECISIONS:
         config = replace(CONFIGS[OURS], precision=precision)
@@ -254,7 +254,7 @@ def measure_precision() -> list[dict[str, Any]]:
 
 
 def missed_targets(rows: list[dict[str, Any]]) -> list[str]:
-    """One line for each figure that misses its target."""
+    """Return one line for each figure that misses its target."""
     missed = []
     for row in rows:
         if row["part"] == "memories" and row["target"] and row["update_ratio"] < row["target"]:
@@ -302,7 +302,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
 
     def record(more: list[dict[str, Any]]) -> None:
-        """Write what is measured so far: a run that is cut short keeps it."""
+        """Write the measurements so far: a run that is cut short keeps them."""
         rows.extend(more)
         if not options.quick:
             key = ("part", "memory", "layers", "width", "length", "matched", "precision")

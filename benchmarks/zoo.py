@@ -31,7 +31,7 @@ POLICIES = ("MlpLstmPolicy", "S5Policy")
 
 
 def train(env_id: str, policy: str, steps: int, seed: int) -> dict[str, Any]:
-    """Run the zoo once; the last evaluation's mean and standard deviation, and the seconds."""
+    """Run the zoo once; return the last evaluation's mean and standard deviation, and the seconds."""
     with tempfile.TemporaryDirectory() as folder:
         command = [
             *(sys.executable, "-m", "rl_zoo3.train", "--algo", "ppo_lstm", "--env", env_id),

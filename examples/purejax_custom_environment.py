@@ -31,7 +31,7 @@ class State:
 
 @dataclass(frozen=True)
 class DelayedCue(environment.Environment):
-    """Any gymnax 1.x environment will do; this one is a frozen dataclass, so its difficulty has a name."""
+    """A cue to remember: a gymnax 1.x environment, as a frozen dataclass so that `delay` is a setting."""
 
     delay: int = 10
 
@@ -53,16 +53,16 @@ class DelayedCue(environment.Environment):
         return self.get_obs(state), state, reward, asked, {}
 
     def get_obs(self, state: State, params: Any = None, key: Any = None) -> jax.Array:
-        """The cue one-hot at the first step, and whether it is asked for."""
+        """Return the cue one-hot at the first step, and whether it is asked for."""
         shown = jax.nn.one_hot(state.cue, CUES) * (state.time == 0)
         return jnp.append(shown, (state.time == self.delay).astype(jnp.float32))
 
     def action_space(self, params: Any = None) -> spaces.Discrete:
-        """One action a cue."""
+        """Return one action per cue."""
         return spaces.Discrete(CUES)
 
     def observation_space(self, params: Any = None) -> spaces.Box:
-        """What ``get_obs`` gives."""
+        """Return the space of ``get_obs``."""
         return spaces.Box(0.0, 1.0, (CUES + 1,))
 
 

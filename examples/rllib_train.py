@@ -37,7 +37,7 @@ TASKS: dict[str, tuple[int, dict[str, Any]]] = {
 
 
 def new_stack(env: str, runners: int) -> AlgorithmConfig:
-    """`S5PPOConfig` brings the module and what a recurrent network needs."""
+    """Configure the new stack: `S5PPOConfig` brings the module and what a recurrent network needs."""
     max_seq_len, training = TASKS[env]
     return (
         S5PPOConfig()
@@ -49,7 +49,7 @@ def new_stack(env: str, runners: int) -> AlgorithmConfig:
 
 
 def old_stack(env: str, runners: int) -> AlgorithmConfig:
-    """The same network as a custom model."""
+    """Configure the old stack, with the same network as a custom model."""
     max_seq_len, training = TASKS[env]
     register_envs()
     return (

@@ -10,7 +10,7 @@ from s5_adapters.rllib import S5PPOConfig
 
 
 def main() -> None:
-    """Two trials of ten iterations each, one after the other."""
+    """Run two trials of ten iterations each, one after the other."""
     ray.init(num_cpus=1, include_dashboard=False, address="local", log_to_driver=False)
     network = {"d_model": 64, "d_state": 64, "encoder": [64], "actor_torso": [64], "critic_torso": [64]}
     config = (

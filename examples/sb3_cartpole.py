@@ -23,7 +23,7 @@ from s5_adapters.sb3 import S5RecurrentPPO
 
 
 def cartpole_without_velocities() -> gym.Env:
-    """CartPole that shows positions only."""
+    """Make a CartPole that shows positions only."""
     env = gym.make("CartPole-v1")
     space = gym.spaces.Box(env.observation_space.low[[0, 2]], env.observation_space.high[[0, 2]])
     return gym.wrappers.TransformObservation(env, lambda obs: obs[[0, 2]], space)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; the message is one line."""
+    """A request that cannot be carried out; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ class Export(Command):
     """Of a Stable-Baselines3 model, the file that VecNormalize.save wrote: its observation statistics."""
 
     def run(self) -> int:
-        """Write the file and say what it was made of."""
+        """Write the file and print its source."""
         from s5_adapters.core.files.stablehlo import export_stablehlo
         from s5_adapters.core.files.weights import save_policy
         from s5_adapters.export import read_policy
@@ -258,7 +258,7 @@ def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, determi
 
 
 def train(trainer: "Trainer") -> int:
-    """Run a trainer to its end, say what came of it, and return the exit code."""
+    """Run a trainer to its end, print the outcome, and return the exit code."""
     from s5_adapters.purejax import InterruptedRunError, NonFiniteError
     from s5_adapters.purejax.claim import FolderTakenError
 
@@ -276,7 +276,7 @@ def train(trainer: "Trainer") -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; return the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         with usage_errors():

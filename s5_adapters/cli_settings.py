@@ -29,7 +29,7 @@ PAPER = "paper"
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """The options as they were given, beside the configuration that they start from."""
+    """The options as they were given, and the configuration that they start from."""
 
     base: RunConfig
     """What every option defaults to."""
@@ -43,7 +43,7 @@ class Settings:
         return {name: value for name, value in self._merged().items() if value != base[name]}
 
     def resolve(self) -> RunConfig:
-        """The configuration that the options make of ``base``.
+        """Return the configuration that the options make of ``base``.
 
         Raises:
             ValueError: one line, for a value out of range.
@@ -198,7 +198,7 @@ def _with_algorithm(base: RunConfig, name: str, keep: bool) -> RunConfig:
 
 
 def _accepted(memory: str, memory_config: dict[str, Any]) -> dict[str, Any]:
-    """What of a memory's settings another memory has too: its width and depth, for one."""
+    """Return the settings of one memory that another has too, such as width and depth."""
     from s5_adapters.core.memories.memory import memory_class
 
     try:

@@ -1,4 +1,4 @@
-"""What ``make demo`` runs: S5 learns a memory task in about a minute, beside a policy without memory.
+"""The program of ``make demo``: S5 learns a memory task in about a minute; a policy without memory does not.
 
 RepeatPreviousEasy deals a shuffled deck, card by card, and asks for the suit of the card three steps back.
 Played from the card on show alone, all that can be known is that fewer of its suit are left, which leaves the
@@ -76,13 +76,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def command_line() -> str:
-    """How to call ``s5-adapters`` from here: by its name, or by its path where that does not find it."""
+    """Return how to call ``s5-adapters``: by its name, or by its path where that does not find it."""
     beside = Path(sys.executable).with_name("s5-adapters")
     return "s5-adapters" if shutil.which("s5-adapters") == str(beside) else os.path.relpath(beside)
 
 
 def train(config: PPOConfig, seed: int, run_dir: Path) -> float:
-    """Train, replacing the run that an earlier demo left there; returns the mean return afterwards.
+    """Train, replacing the run that an earlier demo left there; return the mean return afterwards.
 
     Raises:
         FolderTakenError: another demo is running there.

@@ -1,4 +1,4 @@
-"""Portable policies out of what a training left: recognised by itself, read by its framework's loader."""
+"""Portable policies from trained models: the kind is detected and read by its framework's loader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from s5_adapters.core.files.weights import Policy, load_policy
 
 
 class Source(NamedTuple):
-    """What was found, and the policy in it."""
+    """The kind of a trained model, and its policy."""
 
     kind: str
     """What it is, in words."""

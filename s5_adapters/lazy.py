@@ -15,7 +15,7 @@ def lazy_exports(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]
     """
 
     def get(name: str) -> Any:
-        """Import what was asked for from the module that holds it.
+        """Import a name from the module that holds it.
 
         Raises:
             AttributeError: nothing of that name is exported.

@@ -32,7 +32,7 @@ class Band(NamedTuple):
 
 
 def read_curve(run_dir: Path) -> Curve:
-    """The curve in a run's log.
+    """Read the curve in a run's log.
 
     Raises:
         ValueError: one line, where there is no log or no episode ended yet.
@@ -52,7 +52,7 @@ def smooth(curve: Curve, window: int) -> Curve:
 
 
 def band_over(curves: Sequence[Curve]) -> Band:
-    """Mean and standard error of curves, interpolated onto steps that all of them cover."""
+    """Return mean and standard error of curves, interpolated onto steps that all of them cover."""
     first = max(curve.step[0] for curve in curves)
     last = max(first, min(curve.step[-1] for curve in curves))
     step = np.linspace(first, last, _POINTS)
@@ -62,7 +62,7 @@ def band_over(curves: Sequence[Curve]) -> Band:
 
 
 def group_runs(run_dirs: Sequence[Path]) -> dict[str, list[Path]]:
-    """Runs by a label that tells apart what differs between them other than the seed.
+    """Group runs by a label that names what differs between them other than the seed.
 
     Raises:
         ValueError: one line, where a folder holds no run.

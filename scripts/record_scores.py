@@ -1,4 +1,4 @@
-"""Writes ``envs/s5_envs/scores.json``: what random and best-known play score in each POPGym environment.
+"""Write ``envs/s5_envs/scores.json``: what random and best-known play score in each POPGym environment.
 
     python scripts/record_scores.py [--episodes 1000]
 
@@ -26,7 +26,7 @@ SCORES = Path(s5_envs.__file__).parent / "scores.json"
 
 @partial(jax.jit, static_argnums=(0, 1))
 def play(env: Any, best: bool, keys: jax.Array, plans: jax.Array | None = None) -> jax.Array:
-    """Play one episode a key: returns ``(len(keys),)`` float32.
+    """Play one episode per key; return ``(len(keys),)`` float32.
 
     Args:
         env: the environment.

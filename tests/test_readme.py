@@ -1,14 +1,16 @@
-"""What the README promises: its commands are there, its JAX snippets run, its links lead somewhere."""
+"""The README and docs/: commands exist, snippets run, links lead somewhere, pages and exports are listed."""
 
+import importlib
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parents[1]
+from tests.documents import CHECKOUT, DOCS
+
 README = (CHECKOUT / "README.md").read_text()
 TEST_COMMAND = "make test"
+PAGES = sorted(str(page.relative_to(CHECKOUT)) for page in DOCS.rglob("*.md"))
 
 
 def snippets(language: str) -> list[str]:
@@ -56,7 +58,7 @@ def test_environment_snippet_runs() -> None:
     assert names["env"] is not None
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/index.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES])
 def test_relative_links_lead_somewhere(page: str) -> None:
     file = CHECKOUT / page
     targets = re.findall(r"\]\(([^)#]+)", file.read_text())
@@ -64,7 +66,31 @@ def test_relative_links_lead_somewhere(page: str) -> None:
     assert [target for target in local if not (file.parent / target).exists()] == []
 
 
-@pytest.mark.parametrize("option", sorted(set(re.findall(r" (--[a-z-]+)", "\n".join(snippets("sh"))))))
+def test_every_page_is_in_the_navigation_once() -> None:
+    named = re.findall(r": ([a-z0-9_/-]+\.md)$", (CHECKOUT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+    assert sorted(f"docs/{name}" for name in named) == PAGES
+
+
+@pytest.mark.parametrize(
+    "module",
+    [*(f"s5_adapters.{name}" for name in ("core", "purejax", "sb3", "rllib", "torch_bridge")), "s5_envs"],
+)
+def test_every_export_is_in_the_api_reference(module: str) -> None:
+    reference = "\n".join(page.read_text() for page in (DOCS / "api").glob("*.md"))
+    entries = set(re.findall(r"^::: (\S+)$", reference, flags=re.MULTILINE))
+    exports = importlib.import_module(module).__all__
+    assert [name for name in exports if f"{module}.{name}" not in entries] == []
+
+
+def commands() -> str:
+    """Every call of the command line in the README and in docs/."""
+    texts = [README, *(page.read_text() for page in DOCS.glob("*.md"))]
+    return "\n".join(
+        re.findall(r"^s5-adapters (?!bench report|envs).*", "\n".join(texts), flags=re.MULTILINE)
+    )
+
+
+@pytest.mark.parametrize("option", sorted(set(re.findall(r" (--[a-z-]+)", commands()))))
 def test_command_line_options_exist(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     from s5_adapters.cli import main
 

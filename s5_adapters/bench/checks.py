@@ -1,4 +1,4 @@
-"""What must hold before anything is measured."""
+"""Checks that run before anything is measured."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Memory = Literal["s5", "lru", "mingru", "mamba", "gru", "lstm", "own-lstm"]
 
 @dataclass(frozen=True)
 class Run:
-    """Run a sweep, or what is missing of one, and write its report."""
+    """Run a sweep, or the cells that it lacks, and write its report."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
     """Folder of the sweep; by default benchmarks/results/sweep-SIZE-MACHINE. Runs that it holds are not done

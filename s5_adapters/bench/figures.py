@@ -19,7 +19,7 @@ AXES = {"step": "environment steps", "seconds": "seconds of training, without co
 
 
 def plot_throughput(groups: Mapping[str, Sequence[dict[str, Any]]], output: Path) -> None:
-    """Bars of environment steps per second: over everything, collecting, updating."""
+    """Draw bars of environment steps per second: over everything, collecting, updating."""
     figure = Figure(figsize=(8, 0.6 + 0.45 * len(groups)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -38,7 +38,7 @@ def plot_throughput(groups: Mapping[str, Sequence[dict[str, Any]]], output: Path
 
 
 def plot_curves(groups: Mapping[str, Sequence[dict[str, Any]]], against: str, output: Path) -> None:
-    """Learning curves, a line for each group with a band over its seeds; `against` is one of `AXES`."""
+    """Draw learning curves, a line for each group with a band over its seeds; `against` is one of `AXES`."""
     bands = {}
     for label, runs in groups.items():
         curves = [curve for run in runs if (curve := _curve(run, against)) is not None]

@@ -19,7 +19,7 @@ PACKAGES = ("s5-adapters", "jax", "jaxlib", "flax", "torch", "stable-baselines3"
 
 
 def cpu_model() -> str:
-    """The processor's name as the system gives it, or the architecture where it gives none."""
+    """Return the processor's name as the system gives it, or the architecture where it gives none."""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), flags=re.MULTILINE)
@@ -29,12 +29,12 @@ def cpu_model() -> str:
 
 
 def usable_cores() -> int:
-    """Cores this process may run on, which in a container is fewer than the machine has."""
+    """Count the cores this process may run on, which in a container is fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine(device: str) -> dict[str, Any]:
-    """Hardware, versions and the date; never the host's name.
+    """Return hardware, versions and the date; never the host's name.
 
     Args:
         device: "cpu" or "gpu", where the learner computes.
@@ -53,14 +53,14 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def machine_slug(info: Mapping[str, Any]) -> str:
-    """A file name such as ``cpu-intel-xeon-2-cores``: the hardware, never the host's name."""
+    """Return a file name such as ``cpu-intel-xeon-2-cores``: the hardware, never the host's name."""
     hardware = re.sub(r"\((?:r|tm)\)|cpu|processor|@.*$", " ", str(info["device"]).lower())
     cores = [f"{info['cores']}-cores"] if info["platform"] == "cpu" else []
     return "-".join([info["platform"], *re.findall(r"[a-z0-9.]+", hardware), *cores])
 
 
 def peak_memory_mib(device: str) -> dict[str, float]:
-    """The largest resident memory of this process so far and, on a GPU, the most that JAX and torch held."""
+    """Return this process's largest resident memory and, on a GPU, the most that JAX and torch held."""
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kibibytes elsewhere
     peak = {"process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20}
     if device == "gpu":

@@ -1,4 +1,4 @@
-"""What a cell measures while it trains."""
+"""The measurements of a cell while it trains."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FINAL_SHARE = 0.1
 
 
 class Recorder:
-    """Notes every update: environment steps, seconds without compiling, returns, where the time went.
+    """A record of every update: environment steps, seconds without compiling, returns, where the time went.
 
     Time starts at `start`. Seconds that JAX spends lowering and compiling are kept apart in every framework
     alike; tracing is not, since traces nest.
@@ -36,11 +36,11 @@ class Recorder:
         jax.monitoring.register_event_duration_secs_listener(self._listen)
 
     def start(self) -> None:
-        """Training begins: the clock is set to zero, what was compiled before stays counted."""
+        """Set the clock to zero as training begins; what was compiled before stays counted."""
         self._began, self._before = time.perf_counter(), self._compiling
 
     def timed(self, name: str, work: Callable[..., Any]) -> Callable[..., Any]:
-        """`work`, whose time, compiling left out, counts as that part of the update under way."""
+        """Wrap `work` so that its time, without compiling, counts as that part of the current update."""
 
         def call(*args: Any, **kwargs: Any) -> Any:
             began, compiling = time.perf_counter(), self._compiling
@@ -51,11 +51,11 @@ class Recorder:
         return call
 
     def note(self, name: str, seconds: float) -> None:
-        """Count seconds as a part ("collect", "update") of the update under way."""
+        """Count seconds as a part ("collect", "update") of the current update."""
         self._parts[name] = self._parts.get(name, 0.0) + seconds
 
     def updated(self, steps: int, returns: Sequence[float]) -> None:
-        """An update is done, at so many environment steps; `returns` are of the episodes that ended in it."""
+        """Record an update at so many environment steps; `returns` are of the episodes that ended in it."""
         seconds = time.perf_counter() - self._began - (self._compiling - self._before)
         mean = float(np.mean(returns)) if len(returns) else None
         self.rows.append({"step": steps, "seconds": seconds, "episode_return": mean, **self._parts})
@@ -67,7 +67,7 @@ class Recorder:
         return self._compiling
 
     def result(self) -> dict[str, Any]:
-        """What the report reads."""
+        """Return what the report reads."""
         if not self.rows:
             raise ValueError("total_steps: not one update fits into them")
         per_update = self.rows[0]["step"]

@@ -38,7 +38,7 @@ HEADER = (
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.md` and the plots beside a folder's runs; returns the report's path.
+    """Write `report.md` and the plots into the folder of the runs; return the report's path.
 
     Raises:
         ValueError: one line, where the folder holds no results.

@@ -1,4 +1,4 @@
-"""What a sweep runs: the specifications, and their cells."""
+"""The specifications that a sweep runs, and their cells."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Spec:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return plain data that JSON can hold."""
         return {**self.ppo.to_dict(), "threshold": self.threshold, "row_length": self.row_length}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Make one of what `to_dict` returned."""
         rest = dict(values)
         threshold, row_length = rest.pop("threshold"), rest.pop("row_length")
         return cls(PPOConfig.from_dict(rest), threshold, row_length)
@@ -77,13 +77,13 @@ class Cell:
         return "-".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return plain data that JSON can hold."""
         rest = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "spec"}
         return {**rest, "spec": self.spec.to_dict()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Make one of what `to_dict` returned."""
         return cls(**{**values, "spec": Spec.from_dict(values["spec"])})
 
 
@@ -110,7 +110,7 @@ def _problem(env_id: str, total_steps: int, **changes: Any) -> PPOConfig:
 
 
 def specs(size: str) -> tuple[Spec, ...]:
-    """The specs of a sweep: of `SIZES`, `"small"` for minutes and `"full"` for hours."""
+    """Return the specs of a sweep: of `SIZES`, `"small"` for minutes and `"full"` for hours."""
     steps = SIZES[size]
     # RLlib appends a step to every piece of an episode: rows of exactly half a rollout would leave it alone
     # in a third row, which no loss reads but which is computed and counted when minibatches are filled.
@@ -131,7 +131,7 @@ def cells(
     seeds: int,
     device: str,
 ) -> Iterator[Cell]:
-    """Every combination there is, a seed of all before the next, so that a sweep cut short compares."""
+    """Return every combination, one seed of all before the next, so that a sweep cut short compares."""
     for seed in range(seeds):
         for spec in specs:
             for framework in frameworks:

@@ -1,4 +1,4 @@
-"""From runs to numbers: groups over seeds, the interquartile mean and its confidence interval."""
+"""Numbers made of runs: groups over seeds, the interquartile mean and its confidence interval."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Interval(NamedTuple):
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """The mean of the middle half (Agarwal et al., NeurIPS 2021, arXiv 2108.13264)."""
+    """Return the mean of the middle half (Agarwal et al., NeurIPS 2021, arXiv 2108.13264)."""
     return float(stats.trim_mean(np.asarray(values, float), 0.25))
 
 
 def estimate(values: Sequence[float]) -> Interval:
-    """The interquartile mean with a percentile bootstrap over the seeds, as rliable computes both."""
+    """Estimate the interquartile mean and its percentile bootstrap over the seeds, as rliable does."""
     value = interquartile_mean(values)
     if len(values) < 2:
         return Interval(value, float("nan"), float("nan"))
@@ -52,7 +52,7 @@ def estimate(values: Sequence[float]) -> Interval:
 
 
 def group(results: Sequence[dict[str, Any]]) -> dict[Group, list[dict[str, Any]]]:
-    """Results that differ in the seed alone, in the order of their seeds."""
+    """Group results that differ in the seed alone, in the order of their seeds."""
     every = [(Cell.from_dict(result["cell"]), result) for result in results]
     specs: dict[str, set[str]] = {}
     for cell, _ in every:
@@ -67,6 +67,6 @@ def group(results: Sequence[dict[str, Any]]) -> dict[Group, list[dict[str, Any]]
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """The median of what there is."""
+    """Return the median of the values that are not None."""
     there = [value for value in values if value is not None]
     return statistics.median(there) if there else None

@@ -1,4 +1,4 @@
-"""Running cells one after another, each in a process of its own; what is done already is not done again."""
+"""Cells run one after another, each in a process of its own; finished ones are not run again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LAST_LINES = 20
 
 
 class Outcome(NamedTuple):
-    """What became of a cell."""
+    """The outcome of a cell."""
 
     cell: Cell
     result: Path | None
@@ -73,7 +73,7 @@ def run_sweep(
 
 
 def run_in_process(cell: Cell, folder: Path, timeout: float) -> str:
-    """Run one cell; returns why it failed, in one line, or nothing."""
+    """Run one cell; return why it failed, in one line, or None."""
     runs = folder / RUNS_NAME
     description, log = runs / f"{cell.name}.cell", runs / f"{cell.name}.log"
     description.write_text(json.dumps(cell.to_dict()))
@@ -100,12 +100,12 @@ def run_in_process(cell: Cell, folder: Path, timeout: float) -> str:
 
 
 def weights_file(cell: Cell, folder: Path) -> Path:
-    """Where the policy is that a cell starts from: one for each problem, memory and seed."""
+    """Return the file of the policy that a cell starts from: one for each problem, memory and seed."""
     return folder / WEIGHTS_NAME / f"{cell.spec.ppo.env_id}-{cell.memory}-seed{cell.seed}.safetensors"
 
 
 def environment(cell: Cell) -> Mapping[str, str]:
-    """A cell's environment variables: one thread for torch and BLAS, its device, no cache of compilations."""
+    """Return a cell's environment variables: one thread for torch and BLAS, its device, no cache."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     own = {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false", **threads}
     own["JAX_PLATFORMS"] = "cpu" if cell.device == "cpu" else "cuda,cpu"
@@ -113,7 +113,7 @@ def environment(cell: Cell) -> Mapping[str, str]:
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The results in a folder, in the order of their names.
+    """Read the results in a folder, in the order of their names.
 
     Raises:
         ValueError: one line, where there are none or one is damaged.
@@ -131,7 +131,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_failures(folder: Path) -> dict[str, str]:
-    """The cells of a folder's sweep without a result: their names, with the last line that each printed."""
+    """Read which cells of a folder's sweep have no result: their names, and the last line of each."""
     if not (folder / SWEEP_NAME).is_file():
         return {}
     failures = {}

@@ -37,7 +37,7 @@ class SpecLearner(S5PPOTorchLearner):
     """
 
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
-        """Adam, with the spec's epsilon."""
+        """Make Adam, with the spec's epsilon."""
         super().configure_optimizers_for_module(module_id, config)
         for _, optimizer in self.get_optimizers_for_module(module_id):
             for group in optimizer.param_groups:
@@ -52,7 +52,7 @@ class SpecLearner(S5PPOTorchLearner):
 
 
 def note_return(*, episode: Any, prev_episode_chunks: Sequence[Any] = (), **_: Any) -> None:
-    """RLlib's callback at an episode's end.
+    """Note an episode's return; RLlib calls this at its end.
 
     `episode` holds the steps since the iteration began alone: the ends of iterations cut an episode, and what
     was cut off comes beside it.
@@ -61,7 +61,7 @@ def note_return(*, episode: Any, prev_episode_chunks: Sequence[Any] = (), **_: A
 
 
 def run(cell: Cell, weights: Path | None, record: Recorder) -> None:
-    """Train with PPO, one iteration an update."""
+    """Train with PPO, one iteration per update."""
     torch.set_num_threads(1)
     record.differences += DIFFERENCES
     on_gpu = cell.device == "gpu"

@@ -22,7 +22,7 @@ ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "el
 
 
 class Episodes(BaseCallback):
-    """Tells the recorder of every update, with the returns of the episodes that ended in its rollout."""
+    """A callback that reports every update to the recorder, with the returns of its rollout's episodes."""
 
     def __init__(self, record: Recorder) -> None:
         super().__init__()
