@@ -13,10 +13,13 @@ from PIL import Image
 
 from s5_adapters import load_policy
 from s5_adapters.cli import main, matched_to_s5
+from s5_adapters.cli_settings import load_base
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.matching import count_params
-from s5_adapters.purejax import PPOConfig
+from s5_adapters.plot import group_runs
+from s5_adapters.purejax import A2CConfig, PPOConfig
 from s5_adapters.purejax.progress import Plain
+from s5_adapters.purejax.run_folder import write_config
 from tests.purejax.helpers import quick_compilation
 
 SMALL = [
@@ -232,6 +235,21 @@ def test_options_override_the_file(run, tmp_path, capsys):
     assert config["memory_config"] == {"d_model": 16, "n_layers": 1}
     assert config["num_steps"] == 64
     assert config["total_steps"] == 256
+
+
+def test_another_algorithm_keeps_the_fields_that_both_have(tmp_path, capsys):
+    assert load_base(None, algorithm="a2c").training == A2CConfig()
+    (tmp_path / "mine.toml").write_text("num_steps = 64\nnum_epochs = 2\nseed = 4\n")
+    base = load_base("mine.toml", algorithm="a2c")
+    assert isinstance(base.training, A2CConfig)
+    assert (base.training.num_steps, base.seed) == (64, 4)
+    write_config(tmp_path / "one", base)
+    write_config(tmp_path / "other", load_base("mine.toml"))
+    labels = group_runs([tmp_path / "one", tmp_path / "other"])
+    assert any("algorithm=a2c" in label for label in labels)
+    assert any("algorithm=ppo" in label for label in labels)
+    assert main(["train", "--resume", "other", "--algorithm", "a2c"]) == 2
+    assert "--resume continues a run as it was configured" in capsys.readouterr().err
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):

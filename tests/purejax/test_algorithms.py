@@ -196,6 +196,7 @@ def test_a2cs_published_setting_for_bsuite_runs(normalize: bool) -> None:
         gae_lambda=0.9,
         encoder=(256, 256),
         activation="relu",
+        entropy_coef=0.0,
         memory_config={"d_model": 16, "n_layers": 1},
         normalize_observations=normalize,
         total_steps=96,

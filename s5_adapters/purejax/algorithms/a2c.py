@@ -2,7 +2,7 @@
 
 Reads top to bottom: the hyperparameters, one update, its loss. The setting that bsuite published is
 ``A2CConfig(num_envs=1, num_steps=32, optimizer="adam", learning_rate=3e-4, gamma=0.99, gae_lambda=0.9,
-encoder=(256, 256), activation="relu")``.
+encoder=(256, 256), activation="relu", entropy_coef=0.0)``.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from s5_adapters.purejax.algorithms.actor_critic import LOSS_METRICS, ActorCriti
 from s5_adapters.purejax.algorithms.algorithm import TrainState, register_algorithm
 from s5_adapters.purejax.algorithms.metrics import UPDATE_METRICS, Metrics, rollout_metrics
 from s5_adapters.purejax.config import Optimizer
-from s5_adapters.purejax.fields import Flag
+from s5_adapters.purejax.fields import Count, Flag, NonNegative, Positive
 from s5_adapters.purejax.problem import Problem, Pytree
 from s5_adapters.purejax.rollout import Transitions, advantages, collect
 
@@ -27,12 +27,18 @@ from s5_adapters.purejax.rollout import Transitions, advantages, collect
 class A2CConfig(ActorCriticAlgorithm):
     """Hyperparameters of recurrent A2C: one gradient step over each whole rollout, nothing clipped in it.
 
+    One step a rollout wants short rollouts and a high rate: on RepeatPreviousEasy (S5 of width 32, gamma 0.9,
+    lambda 0.8, 500,000 steps, one seed) 8e-3 ended at 0.94, 4e-3 at 0.31 and 1e-3 nowhere.
+
     Raises:
         ValueError: one line naming the field, the value that came and what was expected.
     """
 
+    num_steps: Count = 16
     optimizer: Optimizer = "rmsprop"
+    learning_rate: Positive = 8e-3
     normalize_advantages: Flag = False
+    entropy_coef: NonNegative = 0.01
 
     METRICS: ClassVar = LOSS_METRICS | UPDATE_METRICS
 
