@@ -10,9 +10,7 @@ import gymnasium as gym
 from gymnasium.vector import AutoresetMode
 from ray.tune.registry import register_env
 
-import s5_envs
 from s5_adapters.rllib._process import settle_process
-from s5_envs.gymnasium import NAMESPACE, GymnaxEnv, GymnaxVectorEnv
 
 __all__ = ["check_autoreset", "env_creator", "env_names", "register_envs"]
 
@@ -29,7 +27,10 @@ def register_envs() -> tuple[str, ...]:
     Returns:
         the names.
     """
-    s5_envs.gymnasium.register_ids()
+    settle_process()
+    from s5_envs.gymnasium import register_ids  # gymnax computes when it is imported
+
+    register_ids()
     for name, env_id in env_names().items():
         register_env(name, env_creator(env_id))
     return tuple(env_names())
@@ -37,6 +38,10 @@ def register_envs() -> tuple[str, ...]:
 
 def env_names() -> dict[str, str]:
     """Each name that `register_envs` gives, with its `s5_envs` id."""
+    settle_process()
+    import s5_envs
+    from s5_envs.gymnasium import NAMESPACE
+
     ids = s5_envs.registered_ids()
     return {**{env_id: env_id for env_id in ids}, **{f"{NAMESPACE}/{env_id}-v0": env_id for env_id in ids}}
 
@@ -52,6 +57,8 @@ def env_creator(env_id: str) -> Callable[[Mapping[str, Any]], gym.Env | gym.vect
 
 def _create(env_id: str, context: Mapping[str, Any]) -> gym.Env | gym.vector.VectorEnv:
     settle_process()
+    from s5_envs.gymnasium import GymnaxEnv, GymnaxVectorEnv
+
     config = dict(context)
     num_envs = config.pop("num_envs", None)
     if num_envs is None:

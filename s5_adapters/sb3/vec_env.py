@@ -10,7 +10,6 @@ from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
 from s5_adapters.torch_bridge import settle_jax
-from s5_envs.gymnasium import GymnaxVectorEnv
 
 __all__ = ["JaxVecEnv"]
 
@@ -49,6 +48,8 @@ class JaxVecEnv(VecEnv):
     ) -> None:
         """See the class."""
         settle_jax()
+        from s5_envs.gymnasium import GymnaxVectorEnv  # gymnax computes when it is imported
+
         self.batch = GymnaxVectorEnv(
             env, params, num_envs, autoreset_mode="SAME_STEP", render_mode=render_mode, **config
         )

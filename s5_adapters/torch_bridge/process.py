@@ -23,8 +23,8 @@ def settle_jax() -> None:
     are the same with either setting.
 
     Building a model calls this (`jax2torch`, `JaxModule`, the policies and environments of the adapters);
-    importing this package does not. Where something else computes with JAX before a model is built, call it
-    first.
+    importing this package does not. Where something else computes with JAX before a model is built, as
+    importing gymnax or `s5_envs` does, call it first.
     """
     if xla_bridge.backends_are_initialized():
         return
