@@ -8,7 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 
-def check_actions(space: spaces.Space, actions: Any, num: int | None, name: str) -> np.ndarray:
+def check_actions(space: spaces.Space[Any], actions: object, num: int | None, name: str) -> np.ndarray:
     """Return actions of ``space`` as an array, int32 or the Box's type.
 
     A Box's bounds are not enforced: the environments clip, as their references do.
@@ -22,7 +22,10 @@ def check_actions(space: spaces.Space, actions: Any, num: int | None, name: str)
     Raises:
         ValueError: for a wrong shape or type, a choice that does not exist, or a number that is not finite.
     """
-    shape = space.shape if num is None else (num, *space.shape)
+    if not isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiDiscrete)):
+        raise ValueError(f"{name}: expected a Discrete, MultiDiscrete or Box space of actions, got {space}")
+    single = () if space.shape is None else space.shape
+    shape = single if num is None else (num, *single)
     what = "an action" if num is None else "actions"
     try:
         array = np.asarray(actions)

@@ -9,6 +9,7 @@ import dataclasses
 import math
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,12 +18,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from s5_envs import spaces
-from s5_envs.wrappers import Step, Wrapper
+from s5_envs.interface import AnyEnvironment, PyTree, Step
+from s5_envs.wrappers import Wrapper
 
 _VALUES = "obs, state, reward, terminated, truncated, info"
 
 
-def adapt(env: Any, params: Any = None, *, name: str | None = None, always: bool = False) -> Any:
+def adapt(
+    env: AnyEnvironment, params: PyTree = None, *, name: str | None = None, always: bool = False
+) -> AnyEnvironment:
     """Return an environment that does what gymnax 1.x's interface says, ``env`` itself where it does.
 
     Adapted are: gymnax 0.x's ``step``, which gives ``obs, state, reward, done, info`` (``done`` is taken for
@@ -52,12 +56,19 @@ def adapt(env: Any, params: Any = None, *, name: str | None = None, always: bool
     name = adapted.name if name is None else name
     with narrow():
         exact = _Inspection(name, env, params).is_exact()
-    return env if exact and not always and not jax.config.jax_enable_x64 else adapted
+    return env if exact and not always and not is_64_bit() else adapted
 
 
-def narrow() -> Any:
+def is_64_bit() -> bool:
+    """Whether ``jax_enable_x64`` is on."""
+    # JAX makes its options at run time.
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+
+
+def narrow() -> AbstractContextManager[Any]:
     """Return a context in which JAX computes in 32 bits, whatever ``jax_enable_x64`` says outside."""
-    return jax.enable_x64(False)
+    context: AbstractContextManager[Any] = jax.enable_x64(False)
+    return context
 
 
 @dataclass(frozen=True)
@@ -69,24 +80,24 @@ class Adapted(Wrapper):
         """The environment's name, or its class's."""
         return _name_of(self.env)
 
-    def action_space(self, params: Any = None) -> spaces.Space:
+    def action_space(self, params: PyTree = None) -> spaces.AnySpace:
         """Return the space of actions, as one of this package's."""
         with narrow():
             return spaces.standard(super().action_space(params))
 
-    def observation_space(self, params: Any = None) -> spaces.Space:
+    def observation_space(self, params: PyTree = None) -> spaces.AnySpace:
         """Return the space of observations, as one of this package's."""
         with narrow():
             return spaces.standard(super().observation_space(params))
 
-    def reset(self, key: jax.Array, params: Any = None) -> tuple[Any, Any]:
+    def reset(self, key: jax.Array, params: PyTree = None) -> tuple[PyTree, PyTree]:
         """Begin an episode: ``obs, state``."""
         params = _in_32_bits(self.default_params if params is None else params)
         with narrow():
             obs, state = self.env.reset(key, params)
             return self._shaped(obs), state
 
-    def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
+    def step(self, key: jax.Array, state: PyTree, action: PyTree, params: PyTree = None) -> Step:
         """Take one step, with automatic reset: ``obs, state, reward, terminated, truncated, info``."""
         params, action = _in_32_bits((self.default_params if params is None else params, action))
         with narrow():
@@ -99,7 +110,7 @@ class Adapted(Wrapper):
         info = {**info, "terminated": terminated, "truncated": truncated, "final_observation": final}
         return obs, state, reward, terminated, truncated, info
 
-    def _shaped(self, obs: Any) -> Any:
+    def _shaped(self, obs: PyTree) -> PyTree:
         space, _ = self._static_spaces()
         return _shaped(spaces.standard(space), obs)
 
@@ -107,7 +118,7 @@ class Adapted(Wrapper):
 class _Inspection:
     """What an environment gives, traced; every method raises the line that says what is wrong."""
 
-    def __init__(self, name: str, env: Any, params: Any):
+    def __init__(self, name: str, env: AnyEnvironment, params: PyTree):
         self.name, self.env = name, env
         self._call("hash", lambda: hash(env))
         default = self._call("default_params", lambda: env.default_params)
@@ -115,15 +126,16 @@ class _Inspection:
         own = [
             self._call(f"{kind}_space", getattr(env, f"{kind}_space", None), self.params) for kind in _KINDS
         ]
-        self.spaces = [self._standard(kind, space) for kind, space in zip(_KINDS, own, strict=True)]
-        self._is_exact = own == self.spaces
+        self.observation_space = self._standard("observation", own[0])
+        self.action_space = self._action_space(own[1])
+        self._is_exact = own == [self.observation_space, self.action_space]
 
     def is_exact(self) -> bool:
         """Whether nothing needs to be adapted."""
         self._step(self._reset())
         return self._is_exact
 
-    def _reset(self) -> Any:
+    def _reset(self) -> PyTree:
         """Look at a reset and return the state."""
         given = self._traced("reset", self.env.reset, jax.random.key(0))
         if not isinstance(given, (tuple, list)) or len(given) != 2:
@@ -131,9 +143,9 @@ class _Inspection:
         self._observation("reset gives an observation", given[0])
         return given[1]
 
-    def _step(self, state: Any) -> None:
+    def _step(self, state: PyTree) -> None:
         """Look at a step."""
-        action = jax.ShapeDtypeStruct(self.spaces[1].shape, self.spaces[1].dtype)
+        action = jax.ShapeDtypeStruct(self.action_space.shape, self.action_space.dtype)
         given = self._traced("step", self.env.step, jax.random.key(0), state, action)
         if not isinstance(given, (tuple, list)) or len(given) not in (5, 6):
             raise self._error(f"step gives {_count(given)}, expected six: {_VALUES}")
@@ -172,23 +184,29 @@ class _Inspection:
     def _traced(self, what: str, method: Callable[..., Any], *args: Any) -> Any:
         return self._call(what, jax.eval_shape, lambda *args: method(*args, self.params), *args)
 
-    def _standard(self, kind: str, space: Any) -> spaces.Space:
+    def _standard(self, kind: str, space: Any) -> spaces.AnySpace:
         try:
             found = spaces.standard(space)
         except (TypeError, ValueError) as error:
             raise self._error(f"{kind} space: {_first_line(error, named=False)}") from error
-        if kind == "action" and isinstance(found, (spaces.Dict, spaces.Tuple)):
-            raise self._error(f"action space {_shortened(space)}, expected Discrete, MultiDiscrete or Box")
-        return space if _same(found, space) else found
+        own: spaces.AnySpace = space
+        return own if _same(found, space) else found
 
-    def _observation(self, what: str, obs: Any) -> None:
-        fault, is_exact = _misfit(self.spaces[0], obs)
+    def _action_space(self, space: Any) -> spaces.ArraySpace:
+        found = self._standard("action", space)
+        if isinstance(found, (spaces.Dict, spaces.Tuple)):
+            raise self._error(f"action space {_shortened(space)}, expected Discrete, MultiDiscrete or Box")
+        return found
+
+    def _observation(self, what: str, obs: PyTree) -> None:
+        fault, is_exact = _misfit(self.observation_space, obs)
         if fault:
             raise self._error(f"{what} {fault}")
         self._is_exact &= is_exact
 
-    def _state(self, before: Any, after: Any) -> None:
-        was, became = jax.tree.structure(before), jax.tree.structure(after)
+    def _state(self, before: PyTree, after: PyTree) -> None:
+        was: object = jax.tree.structure(before)
+        became: object = jax.tree.structure(after)
         if was != became:
             raise self._error(f"step gives a state of {_shortened(became)}, reset one of {_shortened(was)}")
         leaves = zip(jax.tree_util.tree_leaves_with_path(before), jax.tree.leaves(after), strict=True)
@@ -209,7 +227,7 @@ class _Inspection:
 _KINDS = ("observation", "action")
 
 
-def _misfit(space: spaces.Space, obs: Any) -> tuple[str | None, bool]:
+def _misfit(space: spaces.AnySpace, obs: PyTree) -> tuple[str | None, bool]:
     """Say what keeps a traced observation out of its space, None if nothing; and whether it fits as it is."""
     if isinstance(space, (spaces.Dict, spaces.Tuple)):
         parts, is_exact = _parts(space, obs)
@@ -232,7 +250,9 @@ def _misfit(space: spaces.Space, obs: Any) -> tuple[str | None, bool]:
     return None, tuple(obs.shape) == shape and not _is_wide_image(space, obs)
 
 
-def _parts(space: Any, obs: Any) -> tuple[list[tuple[Any, spaces.Space, Any]] | None, bool]:
+def _parts(
+    space: spaces.Dict | spaces.Tuple, obs: PyTree
+) -> tuple[list[tuple[str | int, spaces.AnySpace, PyTree]] | None, bool]:
     """Return name, space and value of each part, None where the parts are others; and whether it is plain."""
     if isinstance(space, spaces.Tuple):
         if not isinstance(obs, (tuple, list)) or len(obs) != len(space.spaces):
@@ -242,17 +262,19 @@ def _parts(space: Any, obs: Any) -> tuple[list[tuple[Any, spaces.Space, Any]] | 
         return None, False
     if not isinstance(obs, Mapping) and not all(hasattr(obs, str(name)) for name in space.spaces):
         return None, False
-    named = [(name, space.spaces[name], spaces.part_of(obs, name)) for name in sorted(space.spaces)]
+    named: list[tuple[str | int, spaces.AnySpace, PyTree]] = [
+        (name, space.spaces[name], spaces.part_of(obs, name)) for name in sorted(space.spaces)
+    ]
     return named, isinstance(obs, Mapping)
 
 
-def _composite(space: Any) -> str:
+def _composite(space: spaces.Dict | spaces.Tuple) -> str:
     if isinstance(space, spaces.Tuple):
         return f"a tuple of {len(space.spaces)} as its observation_space says"
     return f"a dict of {', '.join(map(str, sorted(space.spaces)))} as its observation_space says"
 
 
-def _shaped(space: spaces.Space, obs: Any) -> Any:
+def _shaped(space: spaces.AnySpace, obs: PyTree) -> PyTree:
     """Return an observation that ``_misfit`` found nothing wrong with in its space's shapes and structure."""
     if isinstance(space, spaces.Dict):
         return {name: _shaped(part, spaces.part_of(obs, name)) for name, part in space.spaces.items()}
@@ -261,13 +283,13 @@ def _shaped(space: spaces.Space, obs: Any) -> Any:
     return jnp.reshape(obs, tuple(space.shape)).astype(jnp.uint8 if _is_wide_image(space, obs) else obs.dtype)
 
 
-def _is_wide_image(space: spaces.Space, obs: Any) -> bool:
+def _is_wide_image(space: spaces.AnySpace, obs: PyTree) -> bool:
     """Whether integers come wider than the uint8 that their space says: the network would not scale them."""
     is_bytes = isinstance(space, spaces.Box) and np.dtype(space.dtype) == np.uint8
     return is_bytes and jnp.issubdtype(obs.dtype, jnp.integer) and obs.dtype != jnp.uint8
 
 
-def _in_32_bits(tree: Any) -> Any:
+def _in_32_bits(tree: PyTree) -> PyTree:
     """Narrow the arrays of 64 bits in parameters or an action, which x64 makes of Python's numbers."""
 
     def narrowed(x: Any) -> Any:
@@ -284,12 +306,11 @@ def _name_of(env: Any) -> str:
     return name if isinstance(name, str) else type(env).__name__
 
 
-def _same(found: spaces.Space, space: Any) -> bool:
-    if type(found) is not type(space):
-        return False
-    if isinstance(found, spaces.Dict):
+def _same(found: spaces.AnySpace, space: Any) -> bool:
+    """Whether ``standard`` has found nothing to change."""
+    if isinstance(found, spaces.Dict) and isinstance(space, spaces.Dict):
         return all(_same(part, space.spaces[name]) for name, part in found.spaces.items())
-    if isinstance(found, spaces.Tuple):
+    if isinstance(found, spaces.Tuple) and isinstance(space, spaces.Tuple):
         return all(_same(part, own) for part, own in zip(found.spaces, space.spaces, strict=True))
     return found is space
 

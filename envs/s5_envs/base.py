@@ -22,13 +22,16 @@ carries it in its state, and overrides ``restart``.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
-from gymnax.environments import environment, spaces
+from gymnax.environments import environment
+
+from s5_envs import spaces
+from s5_envs.interface import Info, jitted
 
 Obs = jax.Array
 RenderMode = Literal["ansi", "rgb_array"]
@@ -48,11 +51,17 @@ class EnvParams(environment.EnvParams):
     max_steps_in_episode: int = 1
 
 
-class Environment(environment.Environment[EnvState, EnvParams]):
+StateT = TypeVar("StateT")
+HiddenT = TypeVar("HiddenT")
+DrawT = TypeVar("DrawT")
+
+
+class Environment(environment.Environment[StateT, EnvParams], Generic[StateT, HiddenT, DrawT]):
     """A gymnax 1.x environment with a cheap automatic reset.
 
     Subclasses are frozen dataclasses whose fields are the difficulty, so two environments of equal
     configuration are equal, hash alike and share one compilation (gymnax's own are told apart by identity).
+    They name three types: the state, what ``deal`` draws, and what ``draw`` draws.
 
     Attributes:
         obs_requires_prev_action: the reference says that the previous action must be seen to play well.
@@ -62,7 +71,11 @@ class Environment(environment.Environment[EnvState, EnvParams]):
     """
 
     obs_requires_prev_action: bool = False
-    draw_words: int = 1
+
+    @property
+    def draw_words(self) -> int:
+        """Random words that ``draw`` uses."""
+        return 1
 
     @property
     def deal_words(self) -> int:
@@ -84,7 +97,7 @@ class Environment(environment.Environment[EnvState, EnvParams]):
         """The lowest and the highest reward of one step."""
         raise NotImplementedError
 
-    def deal(self, words: jax.Array, params: EnvParams) -> Any:
+    def deal(self, words: jax.Array, params: EnvParams) -> HiddenT:
         """Draw what an episode hides from the player before its first observation.
 
         Args:
@@ -93,11 +106,11 @@ class Environment(environment.Environment[EnvState, EnvParams]):
         """
         raise NotImplementedError
 
-    def start(self, hidden: Any, params: EnvParams) -> Any:
+    def start(self, hidden: HiddenT, params: EnvParams) -> StateT:
         """Return the state at the beginning of the episode that ``hidden`` determines."""
         raise NotImplementedError
 
-    def restart(self, words: jax.Array, state: Any, params: EnvParams) -> Any:
+    def restart(self, words: jax.Array, state: StateT, params: EnvParams) -> StateT:
         """Return the next episode's first state, given the state that ended the last one.
 
         Called at every step, and its result dropped unless the episode ended. The default deals afresh.
@@ -109,7 +122,7 @@ class Environment(environment.Environment[EnvState, EnvParams]):
         """
         return self.start(self.deal(words, params), params)
 
-    def draw(self, words: jax.Array, state: Any, params: EnvParams) -> Any:
+    def draw(self, words: jax.Array, state: StateT, params: EnvParams) -> DrawT:
         """Draw what chance decides in one step.
 
         Args:
@@ -120,8 +133,8 @@ class Environment(environment.Environment[EnvState, EnvParams]):
         raise NotImplementedError
 
     def transition(
-        self, state: Any, action: jax.Array, draw: Any, params: EnvParams
-    ) -> tuple[Any, jax.Array, jax.Array]:
+        self, state: StateT, action: jax.Array, draw: DrawT, params: EnvParams
+    ) -> tuple[StateT, jax.Array, jax.Array]:
         """Apply the rules: deterministic given ``draw``.
 
         Returns:
@@ -129,15 +142,25 @@ class Environment(environment.Environment[EnvState, EnvParams]):
         """
         raise NotImplementedError
 
-    def get_obs(self, state: Any, params: EnvParams | None = None, key: jax.Array | None = None) -> Obs:
+    def get_obs(self, state: StateT, params: EnvParams | None = None, key: jax.Array | None = None) -> Obs:
         """Return what the player sees in ``state``."""
         raise NotImplementedError
 
-    def render(self, state: Any, params: EnvParams | None = None, mode: RenderMode = "ansi") -> Any:
+    def render(
+        self, state: StateT, params: EnvParams | None = None, mode: RenderMode = "ansi"
+    ) -> str | np.ndarray:
         """Draw one (unbatched) state: a string for ``"ansi"``, ``(H, W, 3)`` uint8 for ``"rgb_array"``."""
         from s5_envs.rendering import render_state
 
         return render_state(self, state, self.default_params if params is None else params, mode)
+
+    def action_space(self, params: EnvParams | None = None) -> spaces.ArraySpace:
+        """Return the space of actions."""
+        raise NotImplementedError
+
+    def observation_space(self, params: EnvParams | None = None) -> spaces.Space:
+        """Return the space of observations."""
+        raise NotImplementedError
 
     @property
     def default_params(self) -> EnvParams:
@@ -150,44 +173,49 @@ class Environment(environment.Environment[EnvState, EnvParams]):
         space = self.action_space(self.default_params)
         return space.n if isinstance(space, spaces.Discrete) else int(space.shape[0])
 
-    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[Obs, Any]:
+    if TYPE_CHECKING:  # gymnax's own, compiled
+
+        def reset(self, key: jax.Array, params: EnvParams | None = None) -> tuple[Obs, StateT]:
+            """Begin an episode."""
+
+    def reset_env(self, key: jax.Array, params: EnvParams) -> tuple[Obs, StateT]:
         """Deal a new episode."""
         state = self.start(self.deal(jax.random.bits(key, (self.deal_words,), jnp.uint32), params), params)
         return self.get_obs(state, params), state
 
     def step_env(
-        self, key: jax.Array, state: Any, action: jax.Array, params: EnvParams
-    ) -> tuple[Obs, Any, jax.Array, jax.Array, dict[str, Any]]:
+        self, key: jax.Array, state: StateT, action: jax.Array, params: EnvParams
+    ) -> tuple[Obs, StateT, jax.Array, jax.Array, Info]:
         """Take one step without the automatic reset."""
         words = jax.random.bits(key, (self.draw_words,), jnp.uint32)
         state, reward, terminated = self._apply(words, state, action, params)
         return self.get_obs(state, params), state, reward, terminated, {}
 
     def _advance(
-        self, key: jax.Array, state: Any, action: Any, params: EnvParams
-    ) -> tuple[Any, jax.Array, jax.Array, jax.Array]:
+        self, key: jax.Array, state: StateT, action: jax.Array, params: EnvParams
+    ) -> tuple[StateT, jax.Array, jax.Array, jax.Array]:
         """Take one step; returns state, reward, terminated and the words left for ``restart``."""
         words = jax.random.bits(key, (self.draw_words + self.restart_words,), jnp.uint32)
         after, reward, terminated = self._apply(words[: self.draw_words], state, action, params)
         return after, reward, terminated, words[self.draw_words :]
 
     def _apply(
-        self, words: jax.Array, state: Any, action: Any, params: EnvParams
-    ) -> tuple[Any, jax.Array, jax.Array]:
+        self, words: jax.Array, state: StateT, action: jax.Array, params: EnvParams
+    ) -> tuple[StateT, jax.Array, jax.Array]:
         draw = self.draw(words, state, params)
         after, reward, terminated = self.transition(state, action, draw, params)
         # With x64 switched on sums and Python's numbers are 64 bits wide; a state must stay what it was.
         after = jax.tree.map(lambda new, old: jnp.asarray(new, jnp.asarray(old).dtype), after, state)
         return after, jnp.asarray(reward, jnp.float32), terminated
 
-    def final_state(self, key: jax.Array, state: Any, action: Any, params: EnvParams) -> Any:
+    def final_state(self, key: jax.Array, state: StateT, action: jax.Array, params: EnvParams) -> StateT:
         """Return the state that ``step`` reaches with the same arguments, before any automatic reset."""
         return self._advance(key, state, action, params)[0]
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def step(
-        self, key: jax.Array, state: Any, action: Any, params: EnvParams | None = None
-    ) -> tuple[Obs, Any, jax.Array, jax.Array, jax.Array, dict[str, Any]]:
+        self, key: jax.Array, state: StateT, action: jax.Array, params: EnvParams | None = None
+    ) -> tuple[Obs, StateT, jax.Array, jax.Array, jax.Array, Info]:
         """Take one step and, where that ended the episode, begin the next one.
 
         Returns:
@@ -208,3 +236,7 @@ class Environment(environment.Environment[EnvState, EnvParams]):
             "final_observation": self.get_obs(final_state, params),
         }
         return self.get_obs(state, params), state, reward, terminated, truncated, info
+
+
+OwnEnvironment: TypeAlias = Environment[Any, Any, Any]
+"""Any environment of this package, unwrapped."""

@@ -17,6 +17,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from s5_envs.adapt import adapt
+from s5_envs.interface import AnyEnvironment, Info, PyTree
 from s5_envs.lanes import Lanes, can_render
 from s5_envs.registration import make, registered_ids
 
@@ -25,7 +26,7 @@ RENDER_MODES = ("ansi", "rgb_array")
 RENDER_FPS = 8
 
 
-class GymnaxEnv(gymnasium.Env):
+class GymnaxEnv(gymnasium.Env[PyTree, PyTree]):
     """One gymnax 1.x environment behind gymnasium's interface.
 
     Observations are numpy arrays of the space's type (float32 for all of this package's environments). An
@@ -44,7 +45,12 @@ class GymnaxEnv(gymnasium.Env):
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": RENDER_FPS}  # noqa: RUF012
 
     def __init__(
-        self, env: str | Any, params: Any = None, *, render_mode: str | None = None, **config: Any
+        self,
+        env: str | AnyEnvironment,
+        params: PyTree = None,
+        *,
+        render_mode: str | None = None,
+        **config: Any,
     ) -> None:
         env, params = _build(env, params, config)
         self.metadata = _metadata(env)
@@ -53,9 +59,7 @@ class GymnaxEnv(gymnasium.Env):
         self.action_space = self._lanes.single_action_space
         self.observation_space = self._lanes.single_observation_space
 
-    def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[Any, dict[str, Any]]:
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[PyTree, Info]:
         """Begin an episode.
 
         Args:
@@ -67,7 +71,7 @@ class GymnaxEnv(gymnasium.Env):
             seed = _random_seed(self.np_random)
         return _lane(self._lanes.reset(None if seed is None else _seeds([seed])), 0), {}
 
-    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+    def step(self, action: PyTree) -> tuple[PyTree, float, bool, bool, Info]:
         """Take one step: ``obs, reward, terminated, truncated, info``.
 
         Raises:
@@ -86,10 +90,12 @@ class GymnaxEnv(gymnasium.Env):
             _single_info(t.info),
         )
 
-    def render(self) -> str | np.ndarray | None:
+    # gymnasium declares a type variable that nothing binds.
+    def render(self) -> str | np.ndarray | None:  # type: ignore[override]
         """Draw the state; None, with a warning, where no ``render_mode`` was chosen."""
         if self.render_mode is None:
-            return _warn_no_render_mode(self._name)
+            _warn_no_render_mode(self._name)
+            return None
         self._check_started()
         return self._lanes.render(0, self.render_mode)
 
@@ -102,7 +108,7 @@ class GymnaxEnv(gymnasium.Env):
             raise ResetNeeded(f"{self._name}: call reset() first")
 
 
-class GymnaxVectorEnv(gymnasium.vector.VectorEnv):
+class GymnaxVectorEnv(gymnasium.vector.VectorEnv[PyTree, PyTree, np.ndarray]):
     """Many episodes of one gymnax 1.x environment, stepped by one compiled call.
 
     Args:
@@ -131,8 +137,8 @@ class GymnaxVectorEnv(gymnasium.vector.VectorEnv):
 
     def __init__(
         self,
-        env: str | Any,
-        params: Any = None,
+        env: str | AnyEnvironment,
+        params: PyTree = None,
         num_envs: int = 1,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         *,
@@ -158,7 +164,7 @@ class GymnaxVectorEnv(gymnasium.vector.VectorEnv):
         *,
         seed: int | Sequence[int | None] | None = None,
         options: dict[str, Any] | None = None,
-    ) -> tuple[Any, dict[str, Any]]:
+    ) -> tuple[PyTree, Info]:
         """Begin an episode in every environment.
 
         Args:
@@ -181,7 +187,7 @@ class GymnaxVectorEnv(gymnasium.vector.VectorEnv):
         seeds = _seeds([_random_seed(self.np_random) if s is None else s for s in seed])
         return self._lanes.reset(seeds, mask), {}
 
-    def step(self, actions: Any) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: PyTree) -> tuple[PyTree, np.ndarray, np.ndarray, np.ndarray, Info]:
         """Take one step in every environment: ``obs, rewards, terminations, truncations, infos``.
 
         Raises:
@@ -211,10 +217,12 @@ class GymnaxVectorEnv(gymnasium.vector.VectorEnv):
             info["final_info"], info["_final_info"] = _masked_info(t.info, done), done
         return t.next_obs, t.reward, t.terminated, t.truncated, info
 
-    def render(self) -> tuple[Any, ...] | None:
+    # As above.
+    def render(self) -> tuple[str | np.ndarray, ...] | None:  # type: ignore[override]
         """Draw every environment; None, with a warning, where no ``render_mode`` was chosen."""
         if self.render_mode is None:
-            return _warn_no_render_mode(self._name)
+            _warn_no_render_mode(self._name)
+            return None
         self._check_started()
         return tuple(self._lanes.render(i, self.render_mode) for i in range(self.num_envs))
 
@@ -226,10 +234,10 @@ class GymnaxVectorEnv(gymnasium.vector.VectorEnv):
         if not self._lanes.is_started:
             raise ResetNeeded(f"{self._name}: call reset() first")
 
-    def _checked_mask(self, mask: Any) -> np.ndarray | None:
-        if mask is None:
+    def _checked_mask(self, given: Any) -> np.ndarray | None:
+        if given is None:
             return None
-        mask = np.asarray(mask)
+        mask: np.ndarray = np.asarray(given)
         if mask.shape != (self.num_envs,) or mask.dtype != bool or not mask.any():
             raise ValueError(
                 f"{self._name}: reset_mask must be ({self.num_envs},) bool with a True in it, "
@@ -256,17 +264,19 @@ def register_ids() -> None:
             )
 
 
-def _build(env: Any, params: Any, config: dict[str, Any]) -> tuple[Any, Any]:
+def _build(
+    env: str | AnyEnvironment, params: PyTree, config: dict[str, Any]
+) -> tuple[AnyEnvironment, PyTree]:
     if isinstance(env, str):
-        env, default = make(env, **config)
-        return env, default if params is None else params
+        made, default = make(env, **config)
+        return made, default if params is None else params
     if config:
         raise ValueError(f"{env.name} is built already and takes no argument {next(iter(config))!r}")
     params = env.default_params if params is None else params
     return adapt(env, params), params
 
 
-def _with_time_limit(params: Any, limit: int | None) -> Any:
+def _with_time_limit(params: PyTree, limit: int | None) -> PyTree:
     if limit is None:
         return params
     if not isinstance(limit, (int, np.integer)) or limit < 1:
@@ -274,11 +284,11 @@ def _with_time_limit(params: Any, limit: int | None) -> Any:
     return params.replace(max_steps_in_episode=int(limit))
 
 
-def _metadata(env: Any) -> dict[str, Any]:
+def _metadata(env: AnyEnvironment) -> dict[str, Any]:
     return {"render_modes": list(RENDER_MODES) if can_render(env) else [], "render_fps": RENDER_FPS}
 
 
-def _checked_render_mode(env: Any, mode: str | None) -> str | None:
+def _checked_render_mode(env: AnyEnvironment, mode: str | None) -> str | None:
     known = _metadata(env)["render_modes"]
     if mode is not None and mode not in known:
         raise ValueError(f"{env.name}: unknown render_mode {mode!r}; expected None or one of {known}")
@@ -309,7 +319,7 @@ def _seeds(seeds: Sequence[int]) -> np.ndarray:
     return np.array([int(s) for s in seeds], np.uint64)
 
 
-def _lane(batched: Any, i: int) -> Any:
+def _lane(batched: PyTree, i: int) -> PyTree:
     """Return lane ``i`` of a batched observation."""
     if isinstance(batched, dict):
         return {name: _lane(value, i) for name, value in batched.items()}
@@ -318,9 +328,9 @@ def _lane(batched: Any, i: int) -> Any:
     return batched[i]
 
 
-def _single_info(info: dict[str, Any]) -> dict[str, Any]:
+def _single_info(info: Info) -> Info:
     """Return the only lane's info, with Python scalars."""
-    single: dict[str, Any] = {}
+    single: Info = {}
     for name, value in info.items():
         if isinstance(value, dict):
             single[name] = _single_info(value)
@@ -329,11 +339,11 @@ def _single_info(info: dict[str, Any]) -> dict[str, Any]:
     return single
 
 
-def _masked_info(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
+def _masked_info(info: Info, mask: np.ndarray) -> Info:
     """Return gymnasium's batched info: each value with zeros outside the mask, and the mask as ``_name``."""
     if not mask.any():
         return {}
-    masked: dict[str, Any] = {}
+    masked: Info = {}
     for name, value in info.items():
         if isinstance(value, dict):
             masked[name] = _masked_info(value, mask)
@@ -344,10 +354,10 @@ def _masked_info(info: dict[str, Any], mask: np.ndarray) -> dict[str, Any]:
     return masked
 
 
-def _final_obs(obs: Any, done: np.ndarray) -> np.ndarray:
+def _final_obs(obs: PyTree, done: np.ndarray) -> np.ndarray:
     """Return ``(num_envs,)`` objects: the final observation where ``done``, None elsewhere."""
     final = np.full(len(done), None, dtype=object)
-    for i in np.flatnonzero(done):
+    for i in np.flatnonzero(done).tolist():
         final[i] = _lane(obs, i)
     return final
 

@@ -8,7 +8,7 @@ vector environment plays what a single environment with its seed plays.
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import gymnasium
 import jax
@@ -19,6 +19,7 @@ from gymnasium.vector.utils import batch_space
 from s5_envs import spaces
 from s5_envs.actions import check_actions
 from s5_envs.base import Environment
+from s5_envs.interface import AnyEnvironment, Info, PyTree
 from s5_envs.processes import refuse_forked_process
 from s5_envs.wrappers import Wrapper
 
@@ -26,12 +27,16 @@ from s5_envs.wrappers import Wrapper
 class Transition(NamedTuple):
     """What one step led to; every array is numpy's with the lanes in front."""
 
-    obs: Any  # what the step itself led to; in a lane that began an episode instead, its first observation
-    next_obs: Any  # the next episode's first observation where one has ended, elsewhere the same as obs
+    obs: PyTree  # what the step itself led to; in a lane that began an episode instead, its first observation
+    next_obs: PyTree  # the next episode's first observation where one has ended, elsewhere the same as obs
     reward: np.ndarray  # (num_lanes,) float32
     terminated: np.ndarray  # (num_lanes,) bool
     truncated: np.ndarray  # (num_lanes,) bool
-    info: dict[str, Any]  # the environment's own entries
+    info: Info  # the environment's own entries
+
+
+Begun: TypeAlias = tuple[jax.Array, PyTree, PyTree]
+"""Keys, states and first observations of all lanes."""
 
 
 class Lanes:
@@ -43,21 +48,25 @@ class Lanes:
         num_lanes: how many episodes.
     """
 
-    def __init__(self, env: Any, params: Any, num_lanes: int):
+    def __init__(self, env: AnyEnvironment, params: PyTree, num_lanes: int):
         refuse_forked_process()
         self.env, self.params, self.num_lanes = env, params, num_lanes
         self.single_action_space = spaces.to_gymnasium(env.action_space(params))
         self.single_observation_space = spaces.to_gymnasium(env.observation_space(params))
         self.observation_space = batch_space(self.single_observation_space, num_lanes)
         self.ended = np.zeros(num_lanes, bool)  # where an episode is over and the next not begun
-        self._keys = self._state = self._first_obs = self._final_obs = self._last_step = None
+        self._keys: jax.Array | None = None  # of each lane, None until the first reset
+        self._state: PyTree = None
+        self._first_obs: PyTree = None
+        self._final_obs: PyTree = None
+        self._last_step: PyTree = None  # keys, states and actions that went into it
 
     @property
     def is_started(self) -> bool:
         """Whether ``reset`` has been called."""
         return self._keys is not None
 
-    def reset(self, seeds: np.ndarray | None = None, mask: np.ndarray | None = None) -> Any:
+    def reset(self, seeds: np.ndarray | None = None, mask: np.ndarray | None = None) -> PyTree:
         """Begin an episode in the lanes of ``mask`` (all by default).
 
         Args:
@@ -90,11 +99,11 @@ class Lanes:
             actions: the batched actions, ``(num_lanes, ...)``, as ``check_actions`` returns them.
             begin: ``(num_lanes,)`` bool, True only where an episode is over; None for nowhere.
         """
-        before = (self._keys, self._state)
+        keys, state = self._keys, self._state
         (self._keys, self._state, self._first_obs), self._final_obs, outcome = _step(
-            self.env, self.params, *before, self._first_obs, actions, begin
+            self.env, self.params, keys, state, self._first_obs, actions, begin
         )
-        self._last_step = (*before, actions)
+        self._last_step = (keys, state, actions)
         *outcome, info = jax.device_get(outcome)
         # Copies, as JAX's own arrays cannot be written to.
         reward, terminated, truncated = (np.array(x) for x in outcome)
@@ -107,7 +116,7 @@ class Lanes:
         """Begin the episode that is ready in every lane whose last one is over."""
         self.ended = np.zeros(self.num_lanes, bool)
 
-    def check_actions(self, actions: Any) -> np.ndarray:
+    def check_actions(self, actions: PyTree) -> np.ndarray:
         """Return batched actions as ``step`` takes them.
 
         Raises:
@@ -115,11 +124,11 @@ class Lanes:
         """
         return check_actions(self.single_action_space, actions, self.num_lanes, self.env.name)
 
-    def check_action(self, action: Any) -> np.ndarray:
+    def check_action(self, action: PyTree) -> np.ndarray:
         """Return the action of a single lane as ``step`` takes it, see ``check_actions``."""
         return check_actions(self.single_action_space, action, None, self.env.name)[None]
 
-    def render(self, lane: int, mode: str) -> Any:
+    def render(self, lane: int, mode: str) -> str | np.ndarray:
         """Draw one lane, the end of its episode until the next one is begun (``Environment.render``)."""
         inner = innermost(self.env)
         if self.ended[lane]:
@@ -127,26 +136,27 @@ class Lanes:
             state = _final_state(self.env, self.params, key, state, action)
         else:
             state = self._inner_state(jax.tree.map(lambda x: x[lane], self._state))
-        return inner.render(jax.device_get(state), self.params, mode)
+        picture: str | np.ndarray = inner.render(jax.device_get(state), self.params, mode)
+        return picture
 
-    def _inner_state(self, state: Any) -> Any:
+    def _inner_state(self, state: PyTree) -> PyTree:
         return self.env.unwrapped_state(state) if isinstance(self.env, Wrapper) else state
 
-    def _to_numpy(self, obs: Any) -> Any:
+    def _to_numpy(self, obs: PyTree) -> PyTree:
         return _to_numpy(self.observation_space, jax.device_get(obs))
 
 
-def innermost(env: Any) -> Any:
-    """Return the environment inside this package's wrappers."""
+def innermost(env: AnyEnvironment) -> Any:
+    """Return the environment inside this package's wrappers, of whatever class."""
     return env.unwrapped if isinstance(env, Wrapper) else env
 
 
-def can_render(env: Any) -> bool:
+def can_render(env: AnyEnvironment) -> bool:
     """Whether there are pictures of an environment: of all in this package, through its own wrappers."""
     return isinstance(innermost(env), Environment)
 
 
-def _to_numpy(space: gymnasium.Space, obs: Any) -> Any:
+def _to_numpy(space: gymnasium.Space[Any], obs: PyTree) -> PyTree:
     """Return writable copies of the space's types."""
     if isinstance(space, gymnasium.spaces.Dict):
         return {name: _to_numpy(part, obs[name]) for name, part in space.spaces.items()}
@@ -155,7 +165,7 @@ def _to_numpy(space: gymnasium.Space, obs: Any) -> Any:
     return np.array(obs, dtype=space.dtype)
 
 
-def _choose(mask: Any, first: Any, second: Any) -> Any:
+def _choose(mask: jax.Array | np.ndarray, first: PyTree, second: PyTree) -> PyTree:
     """Take the lanes of ``mask`` from ``first``, the others from ``second``."""
 
     def choose(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -167,7 +177,8 @@ def _choose(mask: Any, first: Any, second: Any) -> Any:
 def _keys_of(seeds: np.ndarray) -> jax.Array:
     """Return a key for each of the ``(num_lanes,)`` uint64 seeds."""
     low, high = (seeds & 0xFFFFFFFF).astype(np.uint32), (seeds >> np.uint64(32)).astype(np.uint32)
-    return _keys_of_halves(low, high)
+    keys: jax.Array = _keys_of_halves(low, high)
+    return keys
 
 
 @jax.jit
@@ -182,7 +193,7 @@ def _split(keys: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 @partial(jax.jit, static_argnums=0)
-def _reset(env: Any, params: Any, keys: jax.Array) -> tuple[jax.Array, Any, Any]:
+def _reset(env: AnyEnvironment, params: PyTree, keys: jax.Array) -> Begun:
     keys, used = _split(keys)
     obs, state = jax.vmap(env.reset, (0, None))(used, params)
     return keys, state, obs
@@ -190,8 +201,14 @@ def _reset(env: Any, params: Any, keys: jax.Array) -> tuple[jax.Array, Any, Any]
 
 @partial(jax.jit, static_argnums=0)
 def _step(
-    env: Any, params: Any, keys: jax.Array, state: Any, first_obs: Any, actions: jax.Array, begin: Any
-) -> tuple[tuple[jax.Array, Any, Any], Any, tuple[jax.Array, ...]]:
+    env: AnyEnvironment,
+    params: PyTree,
+    keys: jax.Array,
+    state: PyTree,
+    first_obs: PyTree,
+    actions: jax.Array,
+    begin: jax.Array | None,
+) -> tuple[Begun, PyTree, tuple[jax.Array, jax.Array, jax.Array, Info]]:
     next_keys, used = _split(keys)
     next_obs, next_state, reward, terminated, truncated, info = jax.vmap(env.step, (0, 0, 0, None))(
         used, state, actions, params
@@ -213,7 +230,9 @@ def _step(
 
 
 @partial(jax.jit, static_argnums=0)
-def _final_state(env: Any, params: Any, key: jax.Array, state: Any, action: jax.Array) -> Any:
+def _final_state(
+    env: AnyEnvironment, params: PyTree, key: jax.Array, state: PyTree, action: jax.Array
+) -> PyTree:
     _, used = jax.random.split(key)
     if isinstance(env, Wrapper):
         state, action = env.unwrapped_state(state), env.unwrapped_action(action)

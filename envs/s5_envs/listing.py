@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from s5_envs.lanes import innermost
 from s5_envs.registration import make, popgym_ids
 
 
@@ -36,7 +37,8 @@ class EnvInfo:
 @cache
 def _scores() -> dict[str, dict[str, dict[str, float]]]:
     text = files("s5_envs").joinpath("scores.json").read_text(encoding="utf-8")
-    return json.loads(text)["scores"]
+    scores: dict[str, dict[str, dict[str, float]]] = json.loads(text)["scores"]
+    return scores
 
 
 def registry_table() -> list[EnvInfo]:
@@ -48,7 +50,8 @@ def registry_table() -> list[EnvInfo]:
 
 
 def _info(env_id: str) -> EnvInfo:
-    env, params = make(env_id, previous_action=False)
+    made, params = make(env_id, previous_action=False)
+    env = innermost(made)
     low, high = env.reward_range
     return EnvInfo(
         env_id=env_id,

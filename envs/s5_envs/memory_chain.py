@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class MemoryChain(Environment):
+class MemoryChain(Environment[State, tuple[jax.Array, jax.Array], None]):
     """Bits are shown once, ``memory_length`` steps later one of them is asked for.
 
     Observation: ``(num_bits + 2,)`` float32: the share of time left, the query (0 until it is asked, then
@@ -92,7 +92,7 @@ class MemoryChain(Environment):
         asked = state.time == self.memory_length
         bit = jnp.where(jnp.arange(self.num_bits) == state.query, state.context, 0).sum()
         reward = jnp.where(asked, jnp.where(action == bit, 1.0, -1.0), 0.0)
-        return state.replace(time=state.time + 1), reward, asked
+        return replace(state, time=state.time + 1), reward, asked
 
     def is_truncated(self, state: State, params: EnvParams) -> jax.Array:
         """Only where ``params`` sets a limit below the chain's own end."""

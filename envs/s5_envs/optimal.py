@@ -8,14 +8,15 @@ bound; the CartPoles and pendulums are balanced by controllers that see velociti
 from __future__ import annotations
 
 from functools import singledispatch
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s5_envs.base import Environment
+from s5_envs.base import OwnEnvironment
+from s5_envs.interface import PyTree
 from s5_envs.memory_chain import MemoryChain
+from s5_envs.memory_chain import State as MemoryChainState
 from s5_envs.popgym import (
     Autoencode,
     Battleship,
@@ -26,18 +27,28 @@ from s5_envs.popgym import (
     MultiarmedBandit,
     RepeatFirst,
     RepeatPrevious,
+    autoencode,
+    battleship,
     bitboard,
+    concentration,
+    count_recall,
+    higher_lower,
+    minesweeper,
+    multiarmed_bandit,
     packed,
+    physics,
+    repeat_first,
+    repeat_previous,
 )
 from s5_envs.popgym.cards import CLASSES
 from s5_envs.popgym.cartpole import CartPole
 from s5_envs.popgym.higher_lower import HIGHER
-from s5_envs.popgym.labyrinth import Labyrinth
+from s5_envs.popgym.labyrinth import Labyrinth, Layout
 from s5_envs.popgym.pendulum import GRAVITY, LENGTH, MASS, MAX_TORQUE, Pendulum
 
 
 @singledispatch
-def best_action(env: Environment, state: Any) -> jax.Array:
+def best_action(env: OwnEnvironment, state: PyTree) -> jax.Array:
     """Return the best action known in ``state``; can be jitted and vmapped over states.
 
     Raises:
@@ -48,27 +59,27 @@ def best_action(env: Environment, state: Any) -> jax.Array:
 
 
 @best_action.register
-def _(env: RepeatFirst, state: Any) -> jax.Array:
+def _(env: RepeatFirst, state: repeat_first.State) -> jax.Array:
     return state.first
 
 
 @best_action.register
-def _(env: RepeatPrevious, state: Any) -> jax.Array:
+def _(env: RepeatPrevious, state: repeat_previous.State) -> jax.Array:
     return packed.peek(state.cards, env.k - 1)
 
 
 @best_action.register
-def _(env: Autoencode, state: Any) -> jax.Array:
+def _(env: Autoencode, state: autoencode.State) -> jax.Array:
     return packed.peek(state.cards)
 
 
 @best_action.register
-def _(env: CountRecall, state: Any) -> jax.Array:
+def _(env: CountRecall, state: count_recall.State) -> jax.Array:
     return (env.fresh_deck() - state.deck)[state.query]
 
 
 @best_action.register
-def _(env: HigherLower, state: Any) -> jax.Array:
+def _(env: HigherLower, state: higher_lower.State) -> jax.Array:
     """Count cards. Cards are dealt whatever one guesses, so the likelier guess is the best one."""
     ranks = jnp.arange(env.num_classes)
     higher = jnp.where(ranks > state.rank, state.deck, 0).sum()
@@ -77,12 +88,12 @@ def _(env: HigherLower, state: Any) -> jax.Array:
 
 
 @best_action.register
-def _(env: Battleship, state: Any) -> jax.Array:
+def _(env: Battleship, state: battleship.State) -> jax.Array:
     return _first_square(state.ships & ~state.guesses, env.board_size)
 
 
 @best_action.register
-def _(env: MineSweeper, state: Any) -> jax.Array:
+def _(env: MineSweeper, state: minesweeper.State) -> jax.Array:
     return _first_square(~state.mines & ~state.viewed, env.dims[1])
 
 
@@ -92,7 +103,7 @@ def _first_square(rows: jax.Array, columns: int) -> jax.Array:
 
 
 @best_action.register
-def _(env: Concentration, state: Any) -> jax.Array:
+def _(env: Concentration, state: concentration.State) -> jax.Array:
     """Turn over the first card without a partner, then its first partner."""
     single = ~state.paired
     other = single & (jnp.arange(env.num_cards) != state.first)
@@ -101,24 +112,24 @@ def _(env: Concentration, state: Any) -> jax.Array:
 
 
 @best_action.register
-def _(env: MultiarmedBandit, state: Any) -> jax.Array:
+def _(env: MultiarmedBandit, state: multiarmed_bandit.State) -> jax.Array:
     return jnp.argmax(state.bandits)
 
 
 @best_action.register
-def _(env: MemoryChain, state: Any) -> jax.Array:
+def _(env: MemoryChain, state: MemoryChainState) -> jax.Array:
     return state.context[state.query]
 
 
 @best_action.register
-def _(env: CartPole, state: Any) -> jax.Array:
+def _(env: CartPole, state: physics.State) -> jax.Array:
     """Push towards where a linear-quadratic regulator would."""
     gains = jnp.array([1.0, 2.0, 30.0, 8.0])
     return (state.physics @ gains.astype(state.physics.dtype) > 0).astype(jnp.int32)
 
 
 @best_action.register
-def _(env: Pendulum, state: Any) -> jax.Array:
+def _(env: Pendulum, state: physics.State) -> jax.Array:
     """Pump energy until it suffices for upright, then hold there with a linear regulator."""
     angle, speed = state.physics
     angle = (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
@@ -131,7 +142,7 @@ def _(env: Pendulum, state: Any) -> jax.Array:
     return jnp.where(near & (jnp.abs(angle) < 1.0), hold, pump).clip(-MAX_TORQUE, MAX_TORQUE)[None]
 
 
-def reveal(env: Environment, key: jax.Array) -> Any:
+def reveal(env: OwnEnvironment, key: jax.Array) -> PyTree:
     """Deal a whole episode, what the environment draws only when it is first seen included."""
     if isinstance(env, Concentration):
         classes = jnp.repeat(jnp.arange(CLASSES[env.deck_type]), env.num_cards // CLASSES[env.deck_type])
@@ -141,7 +152,7 @@ def reveal(env: Environment, key: jax.Array) -> Any:
     return env.deal(jax.random.bits(key, (env.deal_words,), jnp.uint32), env.default_params)
 
 
-def plan_labyrinth(env: Labyrinth, layout: Any) -> np.ndarray:
+def plan_labyrinth(env: Labyrinth, layout: Layout) -> np.ndarray:
     """Return the shortest way through a labyrinth as actions, ``(steps,)`` int32.
 
     To the goal where there is one, else over every square: depth first, the deepest branch last, from which
@@ -152,8 +163,8 @@ def plan_labyrinth(env: Labyrinth, layout: Any) -> np.ndarray:
         layout: its hidden state (unbatched).
     """
     free = ~np.asarray(bitboard.unpack(layout.walls, env.size + 1))
-    start = tuple(int(c) for c in layout.start)
-    goal = tuple(int(c) for c in layout.goal) if env.shows_goal else None
+    start = _square(layout.start)
+    goal = _square(layout.goal) if env.shows_goal else None
     children, order = _search(free, start)
     if goal is not None:
         parent = {child: square for square, under in children.items() for child in under}
@@ -184,6 +195,11 @@ _MOVES = {(0, -1): 0, (0, 1): 1, (-1, 0): 2, (1, 0): 3}
 Square = tuple[int, int]
 
 
+def _square(place: jax.Array) -> Square:
+    y, x = place
+    return int(y), int(x)
+
+
 def _search(free: np.ndarray, start: Square) -> tuple[dict[Square, list[Square]], list[Square]]:
     """Breadth first: the squares that each square was first to reach, and all squares in that order."""
     children: dict[Square, list[Square]] = {start: []}
@@ -201,4 +217,4 @@ def _search(free: np.ndarray, start: Square) -> tuple[dict[Square, list[Square]]
 
 def _actions(way: list[Square]) -> np.ndarray:
     steps = np.diff(np.array(way, np.int32), axis=0)
-    return np.array([_MOVES[tuple(step)] for step in steps.tolist()], np.int32)
+    return np.array([_MOVES[dy, dx] for dy, dx in steps.tolist()], np.int32)

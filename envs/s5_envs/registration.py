@@ -10,14 +10,14 @@ from typing import Any
 
 from s5_envs import popgym
 from s5_envs.adapt import adapt, narrow
-from s5_envs.base import Environment
+from s5_envs.interface import AnyEnvironment, PyTree
 from s5_envs.memory_chain import MemoryChain
 from s5_envs.wrappers import FlattenAction, PreviousAction
 
-_registry: dict[str, Callable[..., Environment]] = {}
+_registry: dict[str, Callable[..., AnyEnvironment]] = {}
 
 
-def register(env_id: str, factory: Callable[..., Environment], **config: Any) -> None:
+def register(env_id: str, factory: Callable[..., AnyEnvironment], **config: Any) -> None:
     """Add an environment: ``make(env_id, **kwargs)`` calls ``factory(**config | kwargs)``.
 
     Raises:
@@ -51,7 +51,7 @@ def gymnax_ids() -> tuple[str, ...]:
 
 def make(
     env_id: str, *, previous_action: bool | None = None, flatten_action: bool = False, **kwargs: Any
-) -> tuple[Any, Any]:
+) -> tuple[AnyEnvironment, PyTree]:
     """Build an environment: ``env, params``.
 
     Families that cannot be played well without seeing one's own previous action (``obs_requires_prev_action``
@@ -101,7 +101,7 @@ def _check_arguments(env_id: str, given: dict[str, Any], known: set[str]) -> Non
             raise ValueError(f"{env_id} has no argument {name!r}; it takes: {takes}")
 
 
-def _make_registered(env_id: str, kwargs: dict[str, Any]) -> tuple[Environment, Any]:
+def _make_registered(env_id: str, kwargs: dict[str, Any]) -> tuple[AnyEnvironment, PyTree]:
     factory = _registry[env_id]
     target = factory.func if isinstance(factory, partial) else factory
     if is_dataclass(target):
@@ -110,7 +110,7 @@ def _make_registered(env_id: str, kwargs: dict[str, Any]) -> tuple[Environment, 
     return env, env.default_params
 
 
-def _make_gymnax(env_id: str, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+def _make_gymnax(env_id: str, kwargs: dict[str, Any]) -> tuple[AnyEnvironment, PyTree]:
     import inspect
 
     import gymnax

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 from gymnax.environments.spaces import Box, Dict, Discrete, Space, Tuple, gymnax_space_to_gym_space
+from jax.typing import ArrayLike
+
+from s5_envs.interface import PyTree
 
 __all__ = [
+    "AnySpace",
+    "ArraySpace",
     "Box",
     "Dict",
     "Discrete",
@@ -64,10 +69,17 @@ class MultiDiscrete(Space):
         return jnp.all((x >= 0) & (x < jnp.array(self.nvec)))
 
 
-def to_gymnasium(space: Space) -> gymnasium.Space:
+ArraySpace: TypeAlias = Discrete | MultiDiscrete | Box
+"""A space whose values are single arrays."""
+
+AnySpace: TypeAlias = ArraySpace | Dict | Tuple
+"""A space as ``standard`` returns them."""
+
+
+def to_gymnasium(space: Space) -> gymnasium.Space[Any]:
     """Convert to gymnasium's space of the same name."""
     if isinstance(space, MultiDiscrete):
-        return gymnasium.spaces.MultiDiscrete(space.nvec)
+        return gymnasium.spaces.MultiDiscrete(list(space.nvec))
     if isinstance(space, Dict):
         return gymnasium.spaces.Dict({name: to_gymnasium(part) for name, part in space.spaces.items()})
     if isinstance(space, Tuple):
@@ -75,7 +87,7 @@ def to_gymnasium(space: Space) -> gymnasium.Space:
     return gymnax_space_to_gym_space(space)
 
 
-def standard(space: Any) -> Space:
+def standard(space: Any) -> AnySpace:
     """Return gymnasium's and older gymnax's spaces as those of this module; its own come back as they are.
 
     gymnasium's MultiBinary becomes a Box of zeros and ones, which flattens alike.
@@ -101,7 +113,7 @@ def standard(space: Any) -> Space:
     raise TypeError(f"got {space!r}, expected Box, Discrete, MultiDiscrete, MultiBinary, Dict or Tuple")
 
 
-def part_of(value: Any, name: Any) -> Any:
+def part_of(value: PyTree, name: str) -> PyTree:
     """Return one part of a Dict space's value, which is a mapping or a dataclass."""
     return value[name] if isinstance(value, Mapping) else getattr(value, name)
 
@@ -113,15 +125,17 @@ def null_value(space: Space) -> jax.Array:
         low, high = np.asarray(space.low), np.asarray(space.high)
         null = np.zeros(space.shape) if (low <= 0).all() and (high >= 0).all() else low
         return jnp.broadcast_to(jnp.asarray(null, space.dtype), space.shape)
-    return jnp.zeros(space.shape, jnp.int32)
+    if isinstance(space, (Discrete, MultiDiscrete)):
+        return jnp.zeros(space.shape, jnp.int32)
+    raise TypeError(f"null_value: got {space!r}, expected Discrete, MultiDiscrete or Box")
 
 
-def one_hot(value: Any, n: int) -> jax.Array:
+def one_hot(value: ArrayLike, n: int) -> jax.Array:
     """Return ``(..., n)`` float32 with a 1 at ``value`` (integers or booleans ``(...)``); zeros outside."""
     return (jnp.asarray(value)[..., None] == jnp.arange(n)).astype(jnp.float32)
 
 
-def encode(space: Space, value: Any) -> jax.Array:
+def encode(space: Space, value: PyTree) -> jax.Array:
     """Encode a value as flat float32: one-hot for discrete parts, concatenated; a Box is ravelled.
 
     This is gymnasium's ``flatten``, which is what POPGym's ``Flatten`` wrapper applies: the parts of a Dict
@@ -132,14 +146,14 @@ def encode(space: Space, value: Any) -> jax.Array:
         return jnp.concatenate(parts)
     if isinstance(space, Tuple):
         return jnp.concatenate([encode(s, v) for s, v in zip(space.spaces, value, strict=True)])
-    value = jnp.asarray(value)
+    array = jnp.asarray(value)
     if isinstance(space, Discrete):
-        return one_hot(value.reshape(()), space.n)
+        return one_hot(array.reshape(()), space.n)
     if isinstance(space, MultiDiscrete):
-        value = value.reshape(space.shape)
-        return jnp.concatenate([one_hot(value[i], n) for i, n in enumerate(space.nvec)])
+        array = array.reshape(space.shape)
+        return jnp.concatenate([one_hot(array[i], n) for i, n in enumerate(space.nvec)])
     if isinstance(space, Box):
-        return value.reshape(-1).astype(jnp.float32)
+        return array.reshape(-1).astype(jnp.float32)
     raise TypeError(f"encode: cannot encode {space!r}; expected {_ENCODED}")
 
 

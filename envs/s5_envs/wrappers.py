@@ -9,7 +9,6 @@ what belongs to the step just taken (the action, no first-step flag, the same st
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,8 +18,7 @@ from flax import struct
 
 from s5_envs import spaces
 from s5_envs.base import RenderMode
-
-Step = tuple[Any, Any, jax.Array, jax.Array, jax.Array, dict[str, Any]]
+from s5_envs.interface import AnyEnvironment, PyTree, Step, jitted
 
 
 @dataclass(frozen=True)
@@ -31,18 +29,18 @@ class Wrapper:
         env: any gymnax 1.x environment, or another wrapper.
     """
 
-    env: Any
+    env: AnyEnvironment
 
     @property
     def unwrapped(self) -> Any:
-        """The innermost environment."""
+        """The innermost environment, of whatever class."""
         return getattr(self.env, "unwrapped", self.env)
 
-    def unwrapped_state(self, state: Any) -> Any:
+    def unwrapped_state(self, state: PyTree) -> PyTree:
         """Return the innermost environment's state within this wrapper's ``state``."""
         return self.env.unwrapped_state(state) if isinstance(self.env, Wrapper) else state
 
-    def unwrapped_action(self, action: Any) -> Any:
+    def unwrapped_action(self, action: PyTree) -> PyTree:
         """Return what this wrapper makes of ``action`` for the innermost environment."""
         return self.env.unwrapped_action(action) if isinstance(self.env, Wrapper) else action
 
@@ -52,7 +50,7 @@ class Wrapper:
         return self.env.name
 
     @property
-    def default_params(self) -> Any:
+    def default_params(self) -> PyTree:
         """The innermost environment's parameters."""
         return self.env.default_params
 
@@ -61,11 +59,11 @@ class Wrapper:
         """The number of discrete actions, or of an action's components."""
         return self.env.num_actions
 
-    def action_space(self, params: Any = None) -> spaces.Space:
+    def action_space(self, params: PyTree = None) -> spaces.Space:
         """Return the space of actions."""
         return self.env.action_space(self.default_params if params is None else params)
 
-    def observation_space(self, params: Any = None) -> spaces.Space:
+    def observation_space(self, params: PyTree = None) -> spaces.Space:
         """Return the space of observations."""
         return self.env.observation_space(self.default_params if params is None else params)
 
@@ -78,33 +76,34 @@ class Wrapper:
             params = self.env.default_params
             return self.env.observation_space(params), self.env.action_space(params)
 
-    def reset(self, key: jax.Array, params: Any = None) -> tuple[Any, Any]:
+    def reset(self, key: jax.Array, params: PyTree = None) -> tuple[PyTree, PyTree]:
         """Begin an episode: ``obs, state``."""
         return self.env.reset(key, params)
 
-    def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
+    def step(self, key: jax.Array, state: PyTree, action: PyTree, params: PyTree = None) -> Step:
         """Take one step, with automatic reset: ``obs, state, reward, terminated, truncated, info``."""
         return self.env.step(key, state, action, params)
 
-    def render(self, state: Any, params: Any = None, mode: RenderMode = "ansi") -> Any:
+    def render(self, state: PyTree, params: PyTree = None, mode: RenderMode = "ansi") -> str | np.ndarray:
         """Draw one (unbatched) state, see ``Environment.render``."""
-        return self.unwrapped.render(self.unwrapped_state(state), params, mode)
+        picture: str | np.ndarray = self.unwrapped.render(self.unwrapped_state(state), params, mode)
+        return picture
 
 
 @dataclass(frozen=True)
 class FlattenObservation(Wrapper):
     """Observations as flat float32: discrete parts one-hot and concatenated, boxes ravelled."""
 
-    def observation_space(self, params: Any = None) -> spaces.Box:
+    def observation_space(self, params: PyTree = None) -> spaces.Box:
         """Return a flat Box."""
         return spaces.encoded_space(super().observation_space(params))
 
-    def reset(self, key: jax.Array, params: Any = None) -> tuple[jax.Array, Any]:
+    def reset(self, key: jax.Array, params: PyTree = None) -> tuple[jax.Array, PyTree]:
         """Begin an episode; obs is ``(n,)`` float32."""
         obs, state = self.env.reset(key, params)
         return spaces.encode(self._static_spaces()[0], obs), state
 
-    def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
+    def step(self, key: jax.Array, state: PyTree, action: PyTree, params: PyTree = None) -> Step:
         """Take one step; obs is ``(n,)`` float32."""
         space, _ = self._static_spaces()
         obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
@@ -128,14 +127,14 @@ class PreviousAction(Wrapper):
 
     first_step_flag: bool = True
 
-    def observation_space(self, params: Any = None) -> spaces.Box:
+    def observation_space(self, params: PyTree = None) -> spaces.Box:
         """Return the flat Box of observation, action and flag."""
         parts = [super().observation_space(params), self.action_space(params)]
         if self.first_step_flag:
             parts.append(spaces.Discrete(2))
         return spaces.concatenated([spaces.encoded_space(part) for part in parts])
 
-    def _append(self, obs: Any, action: Any, first: jax.Array) -> jax.Array:
+    def _append(self, obs: PyTree, action: PyTree, first: jax.Array) -> jax.Array:
         obs_space, action_space = self._static_spaces()
         parts = [spaces.encode(obs_space, obs), spaces.encode(action_space, action)]
         if self.first_step_flag:
@@ -146,18 +145,18 @@ class PreviousAction(Wrapper):
     def _null_action(self) -> jax.Array:
         return spaces.null_value(self._static_spaces()[1])
 
-    def first_obs(self, obs: Any) -> jax.Array:
+    def first_obs(self, obs: PyTree) -> jax.Array:
         """Return an episode's first observation: ``obs`` with the null action and the flag set."""
         return self._append(obs, self._null_action, jnp.array(True))
 
-    @partial(jax.jit, static_argnames=("self",))
-    def reset(self, key: jax.Array, params: Any = None) -> tuple[jax.Array, Any]:
+    @jitted
+    def reset(self, key: jax.Array, params: PyTree = None) -> tuple[jax.Array, PyTree]:
         """Begin an episode with the null action and the flag set."""
         obs, state = self.env.reset(key, params)
         return self.first_obs(obs), state
 
-    @partial(jax.jit, static_argnames=("self",))
-    def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
+    @jitted
+    def step(self, key: jax.Array, state: PyTree, action: PyTree, params: PyTree = None) -> Step:
         """Take one step; an automatic reset brings the null action and the flag back."""
         obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
         done, null = terminated | truncated, self._null_action
@@ -179,29 +178,33 @@ class FlattenAction(Wrapper):
 
     def __post_init__(self) -> None:
         """Check that there is something to flatten."""
-        space = self.env.action_space(self.env.default_params)
+        self._choices()
+
+    def _choices(self, params: PyTree = None) -> spaces.MultiDiscrete:
+        space = super().action_space(params)
         if not isinstance(space, spaces.MultiDiscrete):
             raise ValueError(f"FlattenAction: {self.env.name} has actions {space!r}; expected MultiDiscrete")
+        return space
 
     @property
     def num_actions(self) -> int:
         """The number of combined actions."""
-        return super().action_space().n
+        return self._choices().n
 
-    def action_space(self, params: Any = None) -> spaces.Discrete:
+    def action_space(self, params: PyTree = None) -> spaces.Discrete:
         """Return the combined choices."""
-        return spaces.Discrete(super().action_space(params).n)
+        return spaces.Discrete(self._choices(params).n)
 
-    def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
+    def step(self, key: jax.Array, state: PyTree, action: PyTree, params: PyTree = None) -> Step:
         """Take one step with the action's components."""
         return self.env.step(key, state, self._components(action), params)
 
-    def unwrapped_action(self, action: Any) -> Any:
+    def unwrapped_action(self, action: PyTree) -> PyTree:
         """Return what the innermost environment is given."""
         return super().unwrapped_action(self._components(action))
 
-    def _components(self, action: Any) -> jax.Array:
-        nvec = super().action_space().nvec
+    def _components(self, action: PyTree) -> jax.Array:
+        nvec = self._choices().nvec
         return jnp.stack(jnp.unravel_index(jnp.asarray(action), nvec)).astype(jnp.int32)
 
 
@@ -209,7 +212,7 @@ class FlattenAction(Wrapper):
 class StatisticsState:
     """State of ``EpisodeStatistics``."""
 
-    env_state: Any  # the wrapped environment's
+    env_state: PyTree  # the wrapped environment's
     episode_return: jax.Array  # () float32, of the episode under way
     episode_length: jax.Array  # () int32, of the episode under way
     returned_episode_return: jax.Array  # () float32, of the last episode that ended; 0 before
@@ -225,19 +228,19 @@ class EpisodeStatistics(Wrapper):
     of the last episode that ended.
     """
 
-    def unwrapped_state(self, state: StatisticsState) -> Any:
+    def unwrapped_state(self, state: StatisticsState) -> PyTree:
         """Return the innermost environment's state."""
         return super().unwrapped_state(state.env_state)
 
-    @partial(jax.jit, static_argnames=("self",))
-    def reset(self, key: jax.Array, params: Any = None) -> tuple[Any, StatisticsState]:
+    @jitted
+    def reset(self, key: jax.Array, params: PyTree = None) -> tuple[PyTree, StatisticsState]:
         """Begin an episode with empty statistics."""
         obs, env_state = self.env.reset(key, params)
         zero, none = jnp.float32(0), jnp.int32(0)
         return obs, StatisticsState(env_state, zero, none, zero, none)
 
-    @partial(jax.jit, static_argnames=("self",))
-    def step(self, key: jax.Array, state: StatisticsState, action: Any, params: Any = None) -> Step:
+    @jitted
+    def step(self, key: jax.Array, state: StatisticsState, action: PyTree, params: PyTree = None) -> Step:
         """Take one step and count it."""
         obs, env_state, reward, terminated, truncated, info = self.env.step(
             key, state.env_state, action, params
@@ -265,7 +268,7 @@ class EpisodeStatistics(Wrapper):
 class FrameStackState:
     """State of ``FrameStack``."""
 
-    env_state: Any  # the wrapped environment's
+    env_state: PyTree  # the wrapped environment's
     frames: jax.Array  # (num_frames, *obs.shape), oldest first
 
 
@@ -283,30 +286,34 @@ class FrameStack(Wrapper):
         """Check the configuration."""
         if not isinstance(self.num_frames, int) or self.num_frames < 1:
             raise ValueError(f"FrameStack: num_frames must be a positive integer, got {self.num_frames!r}")
-        space = super().observation_space()
+        self._frame_space()
+
+    def _frame_space(self, params: PyTree = None) -> spaces.Box:
+        space = super().observation_space(params)
         if not isinstance(space, spaces.Box):
             raise ValueError(f"FrameStack: expected Box observations, got {space!r}; flatten them first")
+        return space
 
-    def observation_space(self, params: Any = None) -> spaces.Box:
+    def observation_space(self, params: PyTree = None) -> spaces.Box:
         """Return the stacked Box."""
-        space = super().observation_space(params)
+        space = self._frame_space(params)
         shape = (self.num_frames, *space.shape)
         low, high = (b if np.ndim(b) == 0 else np.broadcast_to(b, shape) for b in (space.low, space.high))
         return spaces.Box(low, high, shape, space.dtype)
 
-    def unwrapped_state(self, state: FrameStackState) -> Any:
+    def unwrapped_state(self, state: FrameStackState) -> PyTree:
         """Return the innermost environment's state."""
         return super().unwrapped_state(state.env_state)
 
-    @partial(jax.jit, static_argnames=("self",))
-    def reset(self, key: jax.Array, params: Any = None) -> tuple[jax.Array, FrameStackState]:
+    @jitted
+    def reset(self, key: jax.Array, params: PyTree = None) -> tuple[jax.Array, FrameStackState]:
         """Begin an episode with its first observation repeated."""
         obs, env_state = self.env.reset(key, params)
         frames = jnp.repeat(obs[None], self.num_frames, axis=0)
         return frames, FrameStackState(env_state, frames)
 
-    @partial(jax.jit, static_argnames=("self",))
-    def step(self, key: jax.Array, state: FrameStackState, action: Any, params: Any = None) -> Step:
+    @jitted
+    def step(self, key: jax.Array, state: FrameStackState, action: PyTree, params: PyTree = None) -> Step:
         """Take one step and shift its observation in."""
         obs, env_state, reward, terminated, truncated, info = self.env.step(
             key, state.env_state, action, params

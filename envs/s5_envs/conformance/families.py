@@ -4,16 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
 
-from s5_envs.base import Environment
+from s5_envs.base import Environment, OwnEnvironment
 from s5_envs.conformance.traces import Episodes, TraceError
-from s5_envs.popgym import bitboard
+from s5_envs.interface import PyTree
+from s5_envs.memory_chain import MemoryChain
+from s5_envs.popgym import CountRecall, MultiarmedBandit, bitboard
 from s5_envs.popgym.cartpole import ANGLE_LIMIT, X_LIMIT
+from s5_envs.popgym.deck_game import DeckGame
+from s5_envs.popgym.labyrinth import Labyrinth, Layout
+from s5_envs.popgym.physics import Physics
 from s5_envs.registration import make, registered_ids
+
+Fields: TypeAlias = Callable[[Any, Episodes], PyTree]
+"""Read something out of the recorded episodes of the family's environment."""
+
+
+def build_own(env_id: str) -> OwnEnvironment | None:
+    """Build one of this package's environments without wrappers; None where there is none of this id."""
+    env = make(env_id, previous_action=False)[0] if env_id in registered_ids() else None
+    return env if isinstance(env, Environment) else None
 
 
 @dataclass(frozen=True)
@@ -30,18 +44,17 @@ class Family:
     """
 
     prefix: str
-    hidden: Callable[[Any, Episodes], Any]
-    draws: Callable[[Any, Episodes], Any]
+    hidden: Fields
+    draws: Fields
     codes: Callable[[Any], tuple[int, ...]] | None = None
     physics: bool = False
     tolerance: float = 1e-6
 
-    def environment(self, variant: str, meta: dict[str, Any]) -> Environment | None:
+    def environment(self, variant: str, meta: dict[str, Any]) -> OwnEnvironment | None:
         """Build the variant's environment; None where there is no such variant."""
-        env_id = self.prefix + variant
-        return make(env_id, previous_action=False)[0] if env_id in registered_ids() else None
+        return build_own(self.prefix + variant)
 
-    def expected_obs(self, env: Any, recorded: np.ndarray) -> np.ndarray:
+    def expected_obs(self, env: OwnEnvironment, recorded: np.ndarray) -> np.ndarray:
         """Encode recorded observations ``(..., parts)`` as the environment does: ``(..., features)``."""
         if self.codes is None:
             return recorded.astype(np.float32)
@@ -59,13 +72,13 @@ class Family:
 class MemoryChainFamily(Family):
     """Variants are named by their sizes, and ``meta`` gives them."""
 
-    def environment(self, variant: str, meta: dict[str, Any]) -> Environment | None:
+    def environment(self, variant: str, meta: dict[str, Any]) -> OwnEnvironment | None:
         """Build the chain of the variant's length and width."""
         try:
-            sizes = {name: int(meta[name]) for name in ("memory_length", "num_bits")}
+            length, num_bits = (int(meta[name]) for name in ("memory_length", "num_bits"))
         except (KeyError, TypeError, ValueError):
             raise TraceError(f"memory_chain: 'meta' of {variant} needs memory_length and num_bits") from None
-        return make("MemoryChain-bsuite", **sizes)[0]
+        return MemoryChain(memory_length=length, num_bits=num_bits)
 
 
 def _upcoming(dealt: np.ndarray, episodes: Episodes) -> np.ndarray:
@@ -85,7 +98,7 @@ def _deck_family(prefix: str, field: str, codes: Callable[[Any], tuple[int, ...]
     )
 
 
-def _dealt(env: Any, episodes: Episodes, field: str) -> np.ndarray:
+def _dealt(env: DeckGame[Any, Any], episodes: Episodes, field: str) -> np.ndarray:
     dealt = episodes.per_episode(field).astype(np.int32)
     if dealt.shape[1:] != (env.num_cards,):
         raise TraceError(
@@ -95,22 +108,22 @@ def _dealt(env: Any, episodes: Episodes, field: str) -> np.ndarray:
     return dealt
 
 
-def _count_recall_hidden(env: Any, e: Episodes) -> Any:
+def _count_recall_hidden(env: CountRecall, e: Episodes) -> tuple[np.ndarray, ...]:
     return tuple(_dealt(env, e, f)[:, 0] for f in ("h_dealt_value", "h_dealt_query"))
 
 
-def _count_recall_draws(env: Any, e: Episodes) -> Any:
+def _count_recall_draws(env: CountRecall, e: Episodes) -> tuple[np.ndarray, ...]:
     return tuple(_upcoming(_dealt(env, e, f), e) for f in ("h_dealt_value", "h_dealt_query"))
 
 
-def _packed_board(field: str) -> Callable[[Any, Episodes], jax.Array]:
+def _packed_board(field: str) -> Fields:
     return lambda env, e: jax.jit(jax.vmap(bitboard.pack))(e.per_episode(field))
 
 
-def _prepared(field: str) -> Callable[[Any, Episodes], Any]:
+def _prepared(field: str) -> Fields:
     """Draws of an environment that prepares its next episode: the first state's ``field`` will do."""
 
-    def draws(env: Any, e: Episodes) -> Any:
+    def draws(env: OwnEnvironment, e: Episodes) -> PyTree:
         hidden = FAMILIES[e.file.family].hidden(env, e)
         first = jax.jit(jax.vmap(lambda h: env.start(h, env.default_params)))(hidden)
         for name in field.split("."):
@@ -121,7 +134,7 @@ def _prepared(field: str) -> Callable[[Any, Episodes], Any]:
     return draws
 
 
-def _labyrinth_hidden(env: Any, e: Episodes) -> Any:
+def _labyrinth_hidden(env: Labyrinth, e: Episodes) -> Layout:
     fields = [e.per_episode(name) for name in ("h_grid", "h_start", "h_end")]
     side = env.size + 1
     if fields[0].shape[1:] != (side, side):
@@ -129,17 +142,18 @@ def _labyrinth_hidden(env: Any, e: Episodes) -> Any:
             f"{e.file.path.name}: '{e.variant}/h_grid' has shape {fields[0].shape}, "
             f"expected (E, {side}, {side})"
         )
-    return jax.jit(jax.vmap(env.layout_of_grid))(*fields)
+    layouts: Layout = jax.jit(jax.vmap(env.layout_of_grid))(*fields)
+    return layouts
 
 
-def _bandit_draws(env: Any, e: Episodes) -> Any:
+def _bandit_draws(env: MultiarmedBandit, e: Episodes) -> tuple[np.ndarray, np.ndarray]:
     # The reference compares numpy's float64 draw in float32.
     luck = e.per_step("x_u").astype(np.float32)
     return luck, np.zeros_like(luck)
 
 
-def _physics_hidden(noisy: bool) -> Callable[[Any, Episodes], Any]:
-    def hidden(env: Any, e: Episodes) -> Any:
+def _physics_hidden(noisy: bool) -> Fields:
+    def hidden(env: Physics, e: Episodes) -> tuple[np.ndarray, np.ndarray]:
         state = e.per_episode("h_state")
         noise = e.per_episode("reset_noise") if noisy else np.zeros((len(state), 2))
         return state, noise.astype(np.float32)
@@ -147,8 +161,8 @@ def _physics_hidden(noisy: bool) -> Callable[[Any, Episodes], Any]:
     return hidden
 
 
-def _physics_draws(noisy: bool) -> Callable[[Any, Episodes], Any]:
-    def draws(env: Any, e: Episodes) -> Any:
+def _physics_draws(noisy: bool) -> Fields:
+    def draws(env: Physics, e: Episodes) -> np.ndarray:
         noise = e.per_step("x_noise") if noisy else np.zeros((*e.valid.shape, 2))
         return noise.astype(np.float32)
 
@@ -159,15 +173,16 @@ def _physics_family(prefix: str, noisy: bool = False) -> Family:
     return Family(prefix, _physics_hidden(noisy), _physics_draws(noisy), physics=True, tolerance=1e-5)
 
 
-def on_the_edge(env: Any, physics: np.ndarray, tolerance: float) -> np.ndarray:
+def on_the_edge(physics: np.ndarray, tolerance: float) -> np.ndarray:
     """Where a CartPole stands within ``tolerance`` of a limit, so that rounding may decide its end."""
     if physics.shape[-1] != 4:
         return np.zeros(physics.shape[:-1], bool)
     beyond = np.abs(physics[..., [0, 2]]) - np.array([X_LIMIT, ANGLE_LIMIT])
-    return (np.abs(beyond) <= tolerance).any(-1)
+    near: np.ndarray = (np.abs(beyond) <= tolerance).any(-1)
+    return near
 
 
-def _suits(env: Any) -> tuple[int, ...]:
+def _suits(env: OwnEnvironment) -> tuple[int, ...]:
     return (4,)
 
 

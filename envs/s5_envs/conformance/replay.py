@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s5_envs.base import Environment, EnvParams
+from s5_envs.base import EnvParams, OwnEnvironment
 from s5_envs.conformance.families import FAMILIES, Family, on_the_edge
-from s5_envs.conformance.scripted import Scripted
+from s5_envs.conformance.scripted import Scripted, ScriptState
 from s5_envs.conformance.traces import Episodes, TraceError, TraceFile
 from s5_envs.conformance.wrapped import replay_wrapped
+from s5_envs.interface import PyTree
 
 STRETCH = 100
 """Steps of physics replayed open loop in float64 before starting again from the recorded state.
@@ -94,7 +94,7 @@ def _replay_family(family: Family, file: TraceFile, mode: str = "", stretch: int
     return result
 
 
-def _compare(result: Result, family: Family, env: Any, episodes: Episodes, stretch: int) -> None:
+def _compare(result: Result, family: Family, env: OwnEnvironment, episodes: Episodes, stretch: int) -> None:
     valid, tolerance = episodes.valid, family.tolerance
     first, steps = _replay(family, env, episodes, stretch)
     reset_obs = family.expected_obs(env, episodes.per_episode("reset_obs"))
@@ -105,7 +105,7 @@ def _compare(result: Result, family: Family, env: Any, episodes: Episodes, stret
     ended = steps["terminated"] | steps["truncated"]
     excused = np.zeros_like(valid)
     if family.physics:
-        excused = on_the_edge(env, episodes.per_step("x_next_state"), tolerance)
+        excused = on_the_edge(episodes.per_step("x_next_state"), tolerance)
 
     # Written so that a NaN on either side is a mismatch.
     wrong_obs = ~_close(steps["final_obs"], obs, tolerance)
@@ -134,11 +134,12 @@ def _compare(result: Result, family: Family, env: Any, episodes: Episodes, stret
 def _close(got: np.ndarray, expected: np.ndarray, tolerance: float | np.ndarray) -> np.ndarray:
     if got.shape != expected.shape:
         return np.zeros(got.shape[:-1], bool)
-    return (np.abs(got - expected) <= tolerance).all(-1)
+    close: np.ndarray = (np.abs(got - expected) <= tolerance).all(-1)
+    return close
 
 
 def _replay(
-    family: Family, env: Environment, episodes: Episodes, stretch: int
+    family: Family, env: OwnEnvironment, episodes: Episodes, stretch: int
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Return the first observations ``(E, n)`` and what every step led to, ``(E, T, ...)``."""
     hidden = family.hidden(env, episodes)
@@ -157,7 +158,7 @@ def _replay(
     return np.asarray(first), jax.tree.map(np.asarray, outcome)
 
 
-def _check_shapes(env: Environment, episodes: Episodes, hidden: Any, actions: np.ndarray) -> None:
+def _check_shapes(env: OwnEnvironment, episodes: Episodes, hidden: PyTree, actions: np.ndarray) -> None:
     """Raise TraceError unless hidden state and actions have the environment's shapes."""
     params = env.default_params
     where = f"{episodes.file.path.name}: {episodes.variant}"
@@ -172,17 +173,19 @@ def _check_shapes(env: Environment, episodes: Episodes, hidden: Any, actions: np
 
 
 @partial(jax.jit, static_argnums=0)
-def _play(env: Scripted, params: EnvParams, hidden: Any, steps: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+def _play(
+    env: Scripted, params: EnvParams, hidden: PyTree, steps: dict[str, PyTree]
+) -> tuple[jax.Array, dict[str, jax.Array]]:
     key = jax.random.key(0)  # nothing is drawn: the script decides
 
-    def episode(hidden: Any, steps: dict[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def episode(hidden: PyTree, steps: dict[str, PyTree]) -> tuple[jax.Array, dict[str, jax.Array]]:
         state = env.begin(hidden, jax.tree.map(lambda x: x[0], steps["draw"]), params)
 
-        def step(state: Any, now: dict[str, Any]) -> tuple[Any, dict[str, jax.Array]]:
-            state = state.replace(draw=now["draw"])
+        def step(state: ScriptState, now: dict[str, PyTree]) -> tuple[ScriptState, dict[str, jax.Array]]:
+            state = replace(state, draw=now["draw"])
             if "physics" in now:
                 physics = jnp.where(now["again"], now["physics"], state.inner.physics)
-                state = state.replace(inner=state.inner.replace(physics=physics))
+                state = replace(state, inner=replace(state.inner, physics=physics))
             obs, after, reward, terminated, truncated, info = env.step(key, state, now["action"], params)
             outcome = {
                 "obs": obs,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,11 +17,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from s5_envs import popgym, spaces
-from s5_envs.conformance.scripted import Scripted
+from s5_envs.base import OwnEnvironment
+from s5_envs.conformance.families import build_own
+from s5_envs.conformance.scripted import Scripted, ScriptState
 from s5_envs.conformance.traces import TraceError, TraceFile
+from s5_envs.interface import PyTree
 from s5_envs.popgym import bitboard, cartpole, pendulum
-from s5_envs.registration import make, registered_ids
-from s5_envs.wrappers import FlattenAction, PreviousAction
+from s5_envs.popgym.deck_game import OneCardGame
+from s5_envs.wrappers import FlattenAction, PreviousAction, Wrapper
 
 TOLERANCE = 1e-5
 
@@ -38,14 +41,14 @@ class Counts:
 
 def replay_wrapped(file: TraceFile, env_id: str) -> Counts | None:
     """Replay one environment's recorded steps; None where that is not possible."""
-    env = make(env_id, previous_action=False)[0] if env_id in registered_ids() else None
+    env = build_own(env_id)
     recover = next((r for family, r in _RECOVER.items() if isinstance(env, family)), None)
     if env is None or recover is None:
         return None
     actions = file.field(env_id, "action")
     flat_obs = file.field(env_id, "flat_obs", len(actions) + 1).astype(np.float64)
     recorded_reward = file.field(env_id, "reward", len(actions)).astype(np.float64)
-    inner = env.observation_space(env.default_params).shape[0]
+    inner = spaces.encoded_space(env.observation_space(env.default_params)).shape[0]
     if flat_obs.shape[1] < inner:
         raise TraceError(
             f"{file.path.name}: '{env_id}/flat_obs' has shape {flat_obs.shape}, expected more columns"
@@ -79,19 +82,20 @@ def replay_wrapped(file: TraceFile, env_id: str) -> Counts | None:
 
 
 @partial(jax.jit, static_argnums=0)
-def _play(env: Any, hidden: Any, draws: Any, actions: jax.Array) -> tuple[jax.Array, ...]:
+def _play(env: OwnEnvironment, hidden: PyTree, draws: PyTree, actions: jax.Array) -> tuple[jax.Array, ...]:
     """Return the first observation and every step's: final observation, observation, reward, done."""
     params, key = env.default_params, jax.random.key(0)  # nothing is drawn: the script decides
     scripted = Scripted(env)
-    wrapped = appended = PreviousAction(scripted)
+    appended = PreviousAction(scripted)
+    wrapped: Wrapper = appended
     if isinstance(env.action_space(params), spaces.MultiDiscrete):
         wrapped = FlattenAction(appended)
     state = scripted.begin(hidden, jax.tree.map(lambda x: x[0], draws), params)
 
-    def step(state: Any, now: Any) -> Any:
+    def step(state: ScriptState, now: tuple[jax.Array, PyTree]) -> tuple[ScriptState, tuple[PyTree, ...]]:
         action, draw = now
         obs, state, reward, terminated, truncated, info = wrapped.step(
-            key, state.replace(draw=draw), action, params
+            key, replace(state, draw=draw), action, params
         )
         return state, (info["final_observation"], obs, reward, terminated | truncated)
 
@@ -103,7 +107,8 @@ class _NotFound(Exception):
     """No hidden state explains the observations."""
 
 
-Recovered = tuple[Any, Any]
+Square = tuple[int, int]
+Recovered = tuple[PyTree, PyTree]  # hidden state and draws
 
 
 def _codes(obs: np.ndarray, *categories: int) -> list[np.ndarray]:
@@ -111,22 +116,28 @@ def _codes(obs: np.ndarray, *categories: int) -> list[np.ndarray]:
     return [obs[:, a:b].argmax(-1).astype(np.int32) for a, b in itertools.pairwise(edges)]
 
 
-def _one_card(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _one_card(env: OneCardGame[Any], obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
     (cards,) = _codes(obs, env.num_classes)
     return cards[0], cards[1:]
 
 
-def _autoencode(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _autoencode(
+    env: popgym.Autoencode, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray
+) -> Recovered:
     _, cards = _codes(obs, 2, env.num_classes)
     return cards[0], cards[1:]
 
 
-def _count_recall(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _count_recall(
+    env: popgym.CountRecall, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray
+) -> Recovered:
     values, queries = _codes(obs, env.num_classes, env.num_classes)
     return (values[0], queries[0]), (values[1:], queries[1:])
 
 
-def _battleship(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _battleship(
+    env: popgym.Battleship, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray
+) -> Recovered:
     (hit,) = _codes(obs, 2)
     board = np.zeros((env.board_size, env.board_size), np.int32)
     y, x = actions[hit[1:] == 1].T
@@ -136,7 +147,9 @@ def _battleship(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarr
     return ships, jax.tree.map(lambda leaf: jnp.repeat(leaf[None], len(actions), axis=0), fleet)
 
 
-def _concentration(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _concentration(
+    env: popgym.Concentration, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray
+) -> Recovered:
     codes = obs.reshape(len(obs), env.num_cards, env.num_classes + 1).argmax(-1)
     seen = codes < env.num_classes
     # A card that was shown has one class throughout; the others stay undrawn.
@@ -144,16 +157,20 @@ def _concentration(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.nd
     return cards.astype(np.int8), np.zeros(len(actions), np.int32)
 
 
-def _bandit(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _bandit(
+    env: popgym.MultiarmedBandit, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray
+) -> Recovered:
     (paid,) = _codes(obs, 2)
     luck = np.where(paid[1:] == 1, 0.0, 0.75).astype(np.float32)
     return np.full(env.num_bandits, 0.5, np.float32), (luck, np.zeros_like(luck))
 
 
-def _minesweeper(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _minesweeper(
+    env: popgym.MineSweeper, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray
+) -> Recovered:
     (clues,) = _codes(obs, env.num_clues)
     rows, columns = env.dims
-    near = {}
+    near: dict[frozenset[Square], int] = {}
     for (y, x), clue in zip(actions.tolist(), clues[1:].tolist(), strict=True):
         area = itertools.product(range(max(y - 1, 0), y + 2), range(max(x - 1, 0), x + 2))
         near[frozenset(c for c in area if c[0] < rows and c[1] < columns)] = clue
@@ -173,8 +190,11 @@ def _minesweeper(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndar
 
 
 def _lay_mines(
-    squares: list[tuple[int, int]], mines: set[tuple[int, int]], near: dict[Any, int], most: int
-) -> set[tuple[int, int]] | None:
+    squares: list[Square],
+    mines: set[Square],
+    near: dict[frozenset[Square], int],
+    most: int,
+) -> set[Square] | None:
     """Find mines among ``squares``, in addition to ``mines``, that make every count in ``near`` right."""
     if len(mines) > most or any(len(area & mines) > clue for area, clue in near.items()):
         return None
@@ -184,13 +204,13 @@ def _lay_mines(
     return found if found is not None else _lay_mines(squares[1:], mines | {squares[0]}, near, most)
 
 
-def _cartpole(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _cartpole(env: cartpole.CartPole, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
     velocity = (obs[1] - obs[0]) / cartpole.TIME_STEP
     physics = np.array([obs[0, 0], velocity[0], obs[0, 1], velocity[1]], np.float32)
     return (physics, np.zeros(2, np.float32)), np.zeros((len(actions), 2), np.float32)
 
 
-def _pendulum(env: Any, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
+def _pendulum(env: pendulum.Pendulum, obs: np.ndarray, actions: np.ndarray, reward: np.ndarray) -> Recovered:
     angles = np.arctan2(obs[:, 1], obs[:, 0])
     turned = (angles[1] - angles[0] + np.pi) % (2 * np.pi) - np.pi
     still = np.array([angles[0], 0.0])

@@ -12,7 +12,7 @@ from s5_envs import spaces
 from s5_envs.base import EnvParams, EnvState
 from s5_envs.popgym import packed
 from s5_envs.popgym.cards import NUM_SUITS, remove_card
-from s5_envs.popgym.deck_game import DeckGame
+from s5_envs.popgym.deck_game import OneCardGame
 
 
 @struct.dataclass
@@ -24,7 +24,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class Autoencode(DeckGame):
+class Autoencode(OneCardGame[State]):
     """A deck is shown card by card, then the action names the suits backwards, last card first.
 
     Observation: ``(6,)`` float32, the mode one-hot (PLAY = 0, WATCH = 1), then the suit on show one-hot.

@@ -38,7 +38,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class Battleship(Environment):
+class Battleship(Environment[State, jax.Array, Fleet]):
     """Guess squares until all ships are sunk; only hit or miss is shown.
 
     Observation: ``(2,)`` float32, miss = 0 or hit = 1, one-hot; a square guessed before is a miss, and so is

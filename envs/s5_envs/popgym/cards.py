@@ -33,7 +33,8 @@ def draw_card(word: jax.Array, deck: jax.Array) -> jax.Array:
     """
     position = uniform_int(word, deck.sum())
     # Unrolled: a cumulative sum of a dozen numbers is a kernel of its own, comparisons fuse.
-    card, below = jnp.int32(0), jnp.int32(0)
+    card: jax.Array = jnp.int32(0)
+    below: jax.Array = jnp.int32(0)
     for c in range(deck.shape[0] - 1):
         below = below + deck[c]
         card = card + (position >= below)

@@ -12,7 +12,8 @@ import numpy as np
 from s5_envs import spaces
 from s5_envs.base import EnvParams
 from s5_envs.draws import uniform
-from s5_envs.popgym.physics import Physics, State
+from s5_envs.popgym.physics import Physics
+from s5_envs.popgym.physics import State as State
 
 GRAVITY = 9.8  # m/s^2
 CART_MASS, POLE_MASS = 1.0, 0.1  # kg

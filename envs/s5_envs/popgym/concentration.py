@@ -38,7 +38,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class Concentration(Environment):
+class Concentration(Environment[State, jax.Array, jax.Array]):
     """All cards lie face down; an action turns one over; two alike stay up, others are turned back.
 
     Observation: ``(cards * (classes + 1),)`` float32, position by position, one-hot: the class, or

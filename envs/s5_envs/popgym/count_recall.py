@@ -26,7 +26,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class CountRecall(DeckGame):
+class CountRecall(DeckGame[State, tuple[jax.Array, jax.Array]]):
     """Two decks are dealt in step: one card to be counted, one that asks how many of its class came by.
 
     Observation: ``(2 * classes,)`` float32, the card on show one-hot, then the query one-hot.

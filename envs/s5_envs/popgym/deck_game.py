@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Protocol, TypeVar
 
 import jax
 
@@ -11,11 +11,25 @@ from s5_envs.base import Environment, EnvParams
 from s5_envs.popgym.cards import DECK_SIZE, NUM_SUITS, check_num_decks, draw_card, fresh_deck
 
 
-@dataclass(frozen=True)
-class DeckGame(Environment):
-    """One card a step from one shuffled deck; the episode terminates with the last card.
+class DeckState(Protocol):
+    """What every game's state has."""
 
-    A subclass's state has a field ``deck``: ``(num_classes,)`` int32, cards left of each class.
+    @property
+    def time(self) -> jax.Array:
+        """() int32, steps taken in this episode."""
+
+    @property
+    def deck(self) -> jax.Array:
+        """``(num_classes,)`` int32, cards left of each class."""
+
+
+StateT = TypeVar("StateT", bound=DeckState)
+CardT = TypeVar("CardT")
+
+
+@dataclass(frozen=True)
+class DeckGame(Environment[StateT, CardT, CardT]):
+    """A deck is dealt step by step; the episode terminates with the last card.
 
     Args:
         num_decks: decks of 52 cards shuffled together.
@@ -23,7 +37,10 @@ class DeckGame(Environment):
 
     num_decks: int = 1
 
-    num_classes: ClassVar[int] = NUM_SUITS
+    @property
+    def num_classes(self) -> int:
+        """How many classes of cards there are."""
+        return NUM_SUITS
 
     def __post_init__(self) -> None:
         """Check the configuration."""
@@ -43,14 +60,23 @@ class DeckGame(Environment):
         """Return the full deck, ``(num_classes,)`` int32."""
         return fresh_deck(self.num_decks, self.num_classes)
 
-    def deal(self, words: jax.Array, params: EnvParams) -> Any:
+    def is_truncated(self, state: StateT, params: EnvParams) -> jax.Array:
+        """Only where ``params`` sets a limit below the deck: a deck dealt out terminates."""
+        return (state.time >= params.max_steps_in_episode) & (state.time < self.episode_length)
+
+
+@dataclass(frozen=True)
+class OneCardGame(DeckGame[StateT, jax.Array]):
+    """One card a step.
+
+    Args:
+        num_decks: decks of 52 cards shuffled together.
+    """
+
+    def deal(self, words: jax.Array, params: EnvParams) -> jax.Array:
         """Draw the first card: () int32."""
         return draw_card(words[0], self.fresh_deck())
 
-    def draw(self, words: jax.Array, state: Any, params: EnvParams) -> Any:
+    def draw(self, words: jax.Array, state: StateT, params: EnvParams) -> jax.Array:
         """Draw the next card: () int32."""
         return draw_card(words[0], state.deck)
-
-    def is_truncated(self, state: Any, params: EnvParams) -> jax.Array:
-        """Only where ``params`` sets a limit below the deck: a deck dealt out terminates."""
-        return (state.time >= params.max_steps_in_episode) & (state.time < self.episode_length)

@@ -11,7 +11,7 @@ from flax import struct
 from s5_envs import spaces
 from s5_envs.base import EnvParams, EnvState
 from s5_envs.popgym.cards import NUM_RANKS, remove_card
-from s5_envs.popgym.deck_game import DeckGame
+from s5_envs.popgym.deck_game import OneCardGame
 
 HIGHER = 0
 
@@ -25,7 +25,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class HigherLower(DeckGame):
+class HigherLower(OneCardGame[State]):
     """Cards are dealt one by one; the action guesses how the next one compares.
 
     Observation: ``(13,)`` float32, the rank on show (ace lowest), one-hot. Action: ``Discrete(2)``, 0 for
@@ -36,7 +36,10 @@ class HigherLower(DeckGame):
         num_decks: decks of 52 cards.
     """
 
-    num_classes = NUM_RANKS
+    @property
+    def num_classes(self) -> int:
+        """Ranks."""
+        return NUM_RANKS
 
     @property
     def reward_range(self) -> tuple[float, float]:

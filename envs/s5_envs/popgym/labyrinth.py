@@ -7,7 +7,7 @@ ends; an episode cut shorter than that (by a tighter time limit) has the rest of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import jax
@@ -49,7 +49,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class Labyrinth(Environment):
+class Labyrinth(Environment[State, Layout, mazes.Maze]):
     """A maze with the agent in it; subclasses say what it is for.
 
     Observation: ``(50,)`` float32, ten one-hot codes of five. Nine are the squares of the 3 x 3 window around
@@ -68,7 +68,7 @@ class Labyrinth(Environment):
     size: int = 10
     max_episode_length: int = 1024
 
-    obs_requires_prev_action: ClassVar[bool] = True
+    obs_requires_prev_action = True
     shows_goal: ClassVar[bool]
 
     def __post_init__(self) -> None:
@@ -180,9 +180,10 @@ class Labyrinth(Environment):
         target = jnp.clip(state.position + jnp.asarray(_MOVES)[action], 0, self.size)
         position = jnp.where(mazes.has_bit(state.layout.walls, target), state.position, target)
         is_new = ~mazes.has_bit(state.visited, position)
-        state = state.replace(
+        state = replace(
+            state,
             time=state.time + 1,
-            layout=state.layout.replace(next_maze=draw),
+            layout=replace(state.layout, next_maze=draw),
             position=position,
             action=action,
             visited=mazes.with_bit(state.visited, position),

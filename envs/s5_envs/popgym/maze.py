@@ -12,6 +12,8 @@ A grid of ``n x n`` cells has ``2n + 1`` rows and columns of squares, cell ``(i,
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -99,7 +101,7 @@ def carve(maze: Maze, words: jax.Array) -> Maze:
     head = jnp.stack([row, column]) + step
     walls = without_bit(without_bit(maze.walls, 2 * head + 1), 2 * head + 1 - step)
 
-    gave_up = maze.replace(remaining=jnp.int32(0))
+    gave_up = replace(maze, remaining=jnp.int32(0))
     grown = _where(draws < 0, gave_up, Maze(walls, head, maze.remaining - 1, draws))
     return _where(maze.remaining == 0, maze, grown)
 
@@ -170,11 +172,13 @@ def without_bit(rows: jax.Array, square: jax.Array) -> jax.Array:
 
 
 def _cell_columns(n: int) -> jax.Array:
-    return jnp.uint32(sum(2 << (2 * j) for j in range(n)))
+    columns: jax.Array = jnp.uint32(sum(2 << (2 * j) for j in range(n)))
+    return columns
 
 
 def _column_bit(column: jax.Array) -> jax.Array:
-    return jnp.uint32(2) << (2 * column).astype(jnp.uint32)
+    bit: jax.Array = jnp.uint32(2)
+    return bit << (2 * column).astype(jnp.uint32)
 
 
 def _bit_at(cells: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
@@ -202,4 +206,5 @@ def _blind_draws(chance: jax.Array, word: jax.Array) -> jax.Array:
 
 
 def _where(take_first: jax.Array, first: Maze, second: Maze) -> Maze:
-    return jax.tree.map(lambda a, b: jnp.where(take_first, a, b), first, second)
+    chosen: Maze = jax.tree.map(lambda a, b: jnp.where(take_first, a, b), first, second)
+    return chosen

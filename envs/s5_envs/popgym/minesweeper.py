@@ -25,7 +25,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class MineSweeper(Environment):
+class MineSweeper(Environment[State, jax.Array, None]):
     """Click squares until all that hide no mine are cleared; only the last square's count is shown.
 
     Observation: ``(min(num_mines + 1, 10),)`` float32, one-hot: the mines in the 3 x 3 squares around the

@@ -24,7 +24,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class MultiarmedBandit(Environment):
+class MultiarmedBandit(Environment[State, jax.Array, tuple[jax.Array, jax.Array]]):
     """Each arm pays with its own probability, drawn uniformly for every episode.
 
     Observation: ``(2,)`` float32, nothing = 0 or payout = 1, one-hot; nothing at first. Action: an arm,

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from s5_envs import spaces
 from s5_envs.base import EnvParams
 from s5_envs.draws import uniform
-from s5_envs.popgym.physics import Physics, State
+from s5_envs.popgym.physics import Physics
+from s5_envs.popgym.physics import State as State
 
 GRAVITY = 10.0  # m/s^2
 MASS = 1.0  # kg
@@ -34,7 +35,8 @@ def cost(physics: jax.Array, torque: jax.Array) -> jax.Array:
     """Return what a step from ``physics`` costs: distance from upright, speed and torque, squared."""
     angle, speed = physics
     distance = (angle + math.pi) % (2 * math.pi) - math.pi
-    return distance**2 + 0.1 * speed**2 + 0.001 * torque**2
+    total: jax.Array = distance**2 + 0.1 * speed**2 + 0.001 * torque**2
+    return total
 
 
 @dataclass(frozen=True)

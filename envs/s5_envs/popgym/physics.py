@@ -22,7 +22,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class Physics(Environment):
+class Physics(Environment[State, tuple[jax.Array, jax.Array], jax.Array]):
     """The base of the families with physics.
 
     Args:

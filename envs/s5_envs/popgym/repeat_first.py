@@ -11,7 +11,7 @@ from flax import struct
 from s5_envs import spaces
 from s5_envs.base import EnvParams, EnvState
 from s5_envs.popgym.cards import NUM_SUITS, remove_card
-from s5_envs.popgym.deck_game import DeckGame
+from s5_envs.popgym.deck_game import OneCardGame
 
 
 @struct.dataclass
@@ -24,7 +24,7 @@ class State(EnvState):
 
 
 @dataclass(frozen=True)
-class RepeatFirst(DeckGame):
+class RepeatFirst(OneCardGame[State]):
     """Cards are dealt one by one; the action names the suit of the first.
 
     Observation: ``(4,)`` float32, the suit on show, one-hot. Action: a suit, ``Discrete(4)``.

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from s5_envs.popgym import battleship, minesweeper, multiarmed_bandit
 from s5_envs.rendering.registry import renders
 from s5_envs.rendering.scenes import BLUE, CARD, DARK, GREEN, INK, PALE, RED, YELLOW, Tile, Tiles
 
 
-def unpack(rows: np.ndarray, columns: int) -> np.ndarray:
+def unpack(rows: ArrayLike, columns: int) -> np.ndarray:
     """Unpack rows of bits, ``(H,)`` uint32, into ``(H, columns)`` bool."""
-    return (rows[:, None] >> np.arange(columns, dtype=np.uint32)) & 1 == 1
+    bits: np.ndarray = np.asarray(rows)[:, None] >> np.arange(columns, dtype=np.uint32)
+    return (bits & 1).astype(bool)
 
 
 @renders(battleship.Battleship)
@@ -34,7 +36,7 @@ def _minesweeper(env: minesweeper.MineSweeper, state: minesweeper.State) -> Tile
     height, width = env.dims
     mines, viewed = unpack(state.mines, width), unpack(state.viewed, width)
     padded = np.pad(mines.astype(int), 1)
-    clues = sum(padded[y : y + height, x : x + width] for y in range(3) for x in range(3))
+    clues = np.sum([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], axis=0)
 
     def tile(y: int, x: int) -> Tile:
         if mines[y, x]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from s5_envs.memory_chain import MemoryChain
 from s5_envs.memory_chain import State as MemoryChainState
@@ -41,10 +42,11 @@ def class_tile(value: int, num_classes: int, is_marked: bool = False) -> Tile:
     return Tile(COLOURS[value][0], (INK, RED)[value], CARD, is_marked)
 
 
-def _unpack(stack: np.ndarray, count: int) -> list[int]:
+def _unpack(stack: ArrayLike, count: int) -> list[int]:
     """Read the top ``count`` suits of a packed stack, newest first."""
     places = 2 * np.arange(PER_WORD, dtype=np.uint32)
-    return ((stack[:, None] >> places) & 3).reshape(-1)[:count].tolist()
+    suits = ((np.asarray(stack)[:, None] >> places) & 3).reshape(-1)[:count]
+    return [int(suit) for suit in suits]
 
 
 def _newest_last(suits: list[int]) -> tuple[Tile, ...]:
@@ -69,7 +71,7 @@ def _repeat_previous(env: repeat_previous.RepeatPrevious, state: repeat_previous
 def _repeat_first(env: repeat_first.RepeatFirst, state: repeat_first.State) -> Tiles:
     return Tiles(
         f"{env.name}: card {int(state.time) + 1} of {env.num_cards}",
-        ((suit_tile(state.card),), (suit_tile(state.first, True),)),
+        ((suit_tile(int(state.card)),), (suit_tile(int(state.first), True),)),
         ("on show", "to name: the first card"),
     )
 
@@ -94,7 +96,10 @@ def _count_recall(env: count_recall.CountRecall, state: count_recall.State) -> T
     return Tiles(
         f"{env.name}: card {int(state.time) + 1} of {env.num_cards}",
         (
-            (class_tile(state.value, env.num_classes), class_tile(state.query, env.num_classes, True)),
+            (
+                class_tile(int(state.value), env.num_classes),
+                class_tile(int(state.query), env.num_classes, True),
+            ),
             tuple(Tile(str(count), CARD, INK, i == state.query) for i, count in enumerate(counts)),
         ),
         ("on show, and asked for", "how many of each have been dealt"),

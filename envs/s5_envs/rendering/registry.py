@@ -5,33 +5,35 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 
-from s5_envs.base import Environment, RenderMode
+from s5_envs.base import OwnEnvironment, RenderMode
+from s5_envs.interface import PyTree
 from s5_envs.rendering.scenes import Scene, Tile, Tiles
 
 Describe = Callable[[Any, Any], Scene]
+_Function = TypeVar("_Function", bound=Callable[..., Scene])
 
 _describers: dict[type, Describe] = {}
 
 
-def renders(*kinds: type[Environment]) -> Callable[[Describe], Describe]:
+def renders(*kinds: type[OwnEnvironment]) -> Callable[[_Function], _Function]:
     """Register the decorated ``describe(env, state) -> scene`` for environments of these classes.
 
     The state that it is given is unbatched and made of numpy arrays.
     """
 
-    def register(function: Describe) -> Describe:
+    def register(function: _Function) -> _Function:
         _describers.update(dict.fromkeys(kinds, function))
         return function
 
     return register
 
 
-def describe(env: Environment, state: Any) -> Scene:
+def describe(env: OwnEnvironment, state: PyTree) -> Scene:
     """Return the scene of one state: the family's own, or else a table of the state's fields."""
     for module in ("cards", "boards", "physics", "mazes"):
         import_module(f"s5_envs.rendering.{module}")
@@ -42,7 +44,9 @@ def describe(env: Environment, state: Any) -> Scene:
     return _fields(env, state)
 
 
-def render_state(env: Environment, state: Any, params: Any = None, mode: RenderMode = "ansi") -> Any:
+def render_state(
+    env: OwnEnvironment, state: PyTree, params: PyTree = None, mode: RenderMode = "ansi"
+) -> str | np.ndarray:
     """Draw one (unbatched) state of an unwrapped environment.
 
     Args:
@@ -63,11 +67,12 @@ def render_state(env: Environment, state: Any, params: Any = None, mode: RenderM
     return scene.to_text() if mode == "ansi" else scene.to_image()
 
 
-def _fields(env: Environment, state: Any) -> Tiles:
+def _fields(env: OwnEnvironment, state: PyTree) -> Tiles:
     """The names and values of the state's fields, for an environment that has no picture of its own."""
     lines = []
     for f in fields(state):
-        values = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(getattr(state, f.name))] or [[]])
+        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(getattr(state, f.name))]
+        values = np.concatenate(leaves) if leaves else np.zeros(0)
         shown = " ".join(f"{value:.4g}" for value in values[:8].astype(float))
         lines.append(f"{f.name} {shown}{' ...' if len(values) > 8 else ''}")
     return Tiles(env.name, tuple((Tile(""),) for _ in lines), tuple(lines))
