@@ -16,8 +16,9 @@ def assert_same_parameters(policy: Policy, params: Any) -> None:
     Raises:
         AssertionError: it names the first leaf that differs.
     """
-    mine, tree = jax.tree_util.tree_flatten_with_path(policy.params)
-    others, other_tree = jax.tree.flatten(params)
+    mine, others = jax.tree_util.tree_leaves_with_path(policy.params), jax.tree.leaves(params)
+    tree: object = jax.tree.structure(policy.params)
+    other_tree: object = jax.tree.structure(params)
     assert tree == other_tree, f"parameters have the structure {other_tree}, expected {tree}"
     for (path, leaf), other in zip(mine, others, strict=True):
         assert np.array_equal(leaf, other), f"parameter {jax.tree_util.keystr(path)} is not the policy's"

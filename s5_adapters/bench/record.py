@@ -72,7 +72,7 @@ class Recorder:
             raise ValueError("total_steps: not one update fits into them")
         per_update = self.rows[0]["step"]
         parts = {name: [row[name] for row in self.rows if name in row] for name in ("collect", "update")}
-        whole = np.diff([row["seconds"] for row in self.rows]) if len(self.rows) > 1 else []
+        whole = np.diff([row["seconds"] for row in self.rows])
         first = next((row for row in self.rows if _reached(row, self.spec.threshold)), None)
         late = [
             row["episode_return"]
@@ -101,9 +101,9 @@ class Recorder:
             "curve": self.rows,
         }
 
-    def _listen(self, event: str, seconds: float, **_: Any) -> None:
+    def _listen(self, event: str, duration_secs: float, **_: Any) -> None:
         if event in _COMPILING:
-            self._compiling += seconds
+            self._compiling += duration_secs
 
 
 def _reached(row: dict[str, Any], threshold: float) -> bool:

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import torch
 
+from s5_adapters.core.xla.platform import is_64_bit
 from s5_adapters.core.xla.processes import refuse_forked_process
 
 __all__ = [
@@ -64,13 +65,13 @@ def to_jax(tensor: torch.Tensor, name: str = "tensor") -> np.ndarray | jax.Array
             tracers and transforms hand them round.
     """
     tensor = tensor.detach()
-    if tensor.dtype in _WIDE and not jax.config.jax_enable_x64:
+    if tensor.dtype in _WIDE and not is_64_bit():
         narrow = _WIDE[tensor.dtype]
         raise TypeError(
             f"{name} is {dtype_name(tensor)}, which JAX would narrow to {narrow}: pass it as {narrow} "
             f"(tensor.to(torch.{narrow})), or set jax.config.update('jax_enable_x64', True)"
         )
-    if tensor.dtype == torch.int64 and not jax.config.jax_enable_x64:
+    if tensor.dtype == torch.int64 and not is_64_bit():
         if tensor.numel() and not (_INT32.min <= int(tensor.min()) and int(tensor.max()) <= _INT32.max):
             raise OverflowError(
                 f"{name} is int64 with values from {int(tensor.min())} to {int(tensor.max())}, beyond JAX's "
@@ -80,14 +81,22 @@ def to_jax(tensor: torch.Tensor, name: str = "tensor") -> np.ndarray | jax.Array
     tensor = tensor.contiguous().resolve_conj().resolve_neg()
     if tensor.device.type == "cpu":
         try:
-            return jax.dlpack.from_dlpack(tensor) if tensor.dtype in _NO_NUMPY else tensor.numpy()
+            if tensor.dtype in _NO_NUMPY:
+                return _from_dlpack(tensor)
+            memory: np.ndarray = tensor.numpy()
+            return memory
         except RuntimeError as error:
             raise RuntimeError(
                 f"{name} has no memory that JAX could read ({type(tensor).__name__}): inside torch.func's "
                 "transforms and torch.export only functions made by jax2torch can be called"
             ) from error
     check_device(tensor.device, name)
-    return jax.dlpack.from_dlpack(tensor)
+    return _from_dlpack(tensor)
+
+
+def _from_dlpack(tensor: torch.Tensor) -> jax.Array:
+    array: jax.Array = jax.dlpack.from_dlpack(tensor)
+    return array
 
 
 def to_torch(array: jax.Array) -> torch.Tensor:
@@ -99,7 +108,7 @@ def to_torch(array: jax.Array) -> torch.Tensor:
     on_cpu = next(iter(array.devices())).platform == "cpu"
     if on_cpu and array.nbytes <= _COPIED_BYTES and array.dtype.isbuiltin == 1:  # 2: bfloat16 and the like
         return torch.from_numpy(np.array(array))
-    return torch.from_dlpack(array.block_until_ready())
+    return torch.utils.dlpack.from_dlpack(array.block_until_ready())
 
 
 def check_call(caller: str) -> None:
@@ -124,7 +133,8 @@ def check_call(caller: str) -> None:
 
 def between_graphs(fn: Callable[P, R]) -> Callable[P, R]:
     """The function, called as it is by `torch.compile`, whose graphs end before it and go on after it."""
-    eager = torch._disable_dynamo(fn)
+    # torch.compiler.disable, which is public, imports all of the compiler.
+    eager: Callable[P, R] = torch._disable_dynamo(fn)  # type: ignore[attr-defined]
 
     @functools.wraps(fn)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -153,7 +163,10 @@ def on_device(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     CUDA arrays carry their own device.
     """
     if device.type == "cpu" and jax.default_backend() != "cpu":
-        return jax.default_device(jax.local_devices(backend="cpu")[0])
+        context: contextlib.AbstractContextManager[Any] = jax.default_device(
+            jax.local_devices(backend="cpu")[0]
+        )
+        return context
     return contextlib.nullcontext()
 
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 
+from s5_adapters.core.xla.platform import is_64_bit
 from s5_adapters.torch_bridge.arrays import (
     between_graphs,
     check_call,
@@ -332,7 +333,7 @@ def _held(leaf: Any, caller: str) -> Any:
     """A traced argument that is no tensor, safe to keep until backward: a caller's array is copied."""
     if not isinstance(leaf, np.ndarray):
         return leaf
-    if leaf.dtype in (np.float64, np.complex128) and not jax.config.jax_enable_x64:
+    if leaf.dtype in (np.float64, np.complex128) and not is_64_bit():
         raise TypeError(
             f"{caller}: a numpy argument is {leaf.dtype}, which JAX would narrow: pass it in "
             "single precision, or set jax.config.update('jax_enable_x64', True)"
@@ -350,7 +351,7 @@ def _own(
         taken.update([array.unsafe_buffer_pointer() for array in kept if isinstance(array, jax.Array)])
     outputs = []
     for array in arrays:
-        tensor = torch.from_dlpack(array)
+        tensor = torch.utils.dlpack.from_dlpack(array)
         pointer = tensor.data_ptr()
         outputs.append(tensor.clone() if pointer in taken else tensor)
         taken.add(pointer)

@@ -76,7 +76,8 @@ class JaxModule(nn.Module):
         Raises:
             ValueError: another structure, or another shape for a leaf.
         """
-        leaves, treedef = jax.tree.flatten(params)
+        leaves = jax.tree.leaves(params)
+        treedef: object = jax.tree.structure(params)
         if treedef != self._treedef:
             raise ValueError(f"parameters have the structure {treedef}, expected {self._treedef}")
         for name, mine, leaf in zip(self._names, self._leaves(), leaves, strict=True):

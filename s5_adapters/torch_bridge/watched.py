@@ -54,7 +54,9 @@ class Watched(nn.Parameter):
     def data(self) -> torch.Tensor:
         """Torch's `data`."""
         Watched.handed_out += 1
-        return torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        # Torch's types have an attribute where it has a descriptor.
+        data: torch.Tensor = torch.Tensor.data.__get__(self)  # type: ignore[attr-defined]
+        return data
 
     @data.setter
     def data(self, value: torch.Tensor) -> None:

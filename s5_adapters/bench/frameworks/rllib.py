@@ -13,6 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.default_model_config import DefaultModelConfig
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.utils.typing import TensorType
 
 from s5_adapters.bench.checks import assert_same_parameters
 from s5_adapters.bench.record import Recorder
@@ -42,7 +43,7 @@ class SpecLearner(S5PPOTorchLearner):
             for group in optimizer.param_groups:
                 group["eps"] = self.config.learner_config_dict["adam_eps"]
 
-    def compute_loss_for_module(self, *, batch: dict[str, Any], **rest: Any) -> torch.Tensor:
+    def compute_loss_for_module(self, *, batch: dict[str, Any], **rest: Any) -> TensorType:
         """PPO's loss of a minibatch."""
         if self.config.learner_config_dict["standardize"]:
             advantages = standardize(batch[Postprocessing.ADVANTAGES], batch[Columns.LOSS_MASK])
@@ -67,12 +68,13 @@ def run(cell: Cell, weights: Path | None, record: Recorder) -> None:
     ray.init(num_cpus=2, num_gpus=int(on_gpu), include_dashboard=False, address="local", log_to_driver=False)
     try:
         algo = _config(cell, weights, record).build_algo()
-        module = algo.get_module()
+        module: Any = algo.get_module()  # ours or torch's, of which RLlib promises less
+        learners: Any = algo.learner_group
         if weights:
             assert_same_parameters(load_policy(weights), module.get_params())
         record.facts["parameters"] = sum(parameter.numel() for parameter in module.parameters())
         algo.env_runner.sample = record.timed("collect", algo.env_runner.sample)
-        algo.learner_group.update = record.timed("update", algo.learner_group.update)
+        learners.update = record.timed("update", learners.update)
         _returns.clear()
         record.start()
         for update in range(1, cell.config.num_updates + 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from s5_adapters.bench.checks import assert_same_parameters
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
 from s5_adapters.core.files.weights import load_policy
-from s5_adapters.sb3 import JaxVecEnv
+from s5_adapters.sb3 import JaxVecEnv, S5Policy
 
 ACTIVATIONS = {"tanh": nn.Tanh, "relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU}
 
@@ -64,13 +65,14 @@ def train(
         normalize_advantage=config.normalize_advantages,
         ent_coef=config.entropy_coef,
         vf_coef=config.value_coef / 2,  # SB3's value loss is not halved
-        max_grad_norm=config.max_grad_norm,
+        max_grad_norm=math.inf if config.max_grad_norm is None else config.max_grad_norm,
         policy_kwargs={**policy, "optimizer_kwargs": {"eps": config.adam_eps}},
         seed=cell.seed,
         device="cuda" if cell.device == "gpu" else "cpu",
         **arguments,
     )
     if weights:
+        assert isinstance(model.policy, S5Policy)
         assert_same_parameters(load_policy(weights), model.policy.to_policy().params)
     record.facts["parameters"] = sum(parameter.numel() for parameter in model.policy.parameters())
 
@@ -82,8 +84,9 @@ def train(
         record.updated(model.num_timesteps, callback.returns)
         callback.returns = []
 
-    model.collect_rollouts = record.timed("collect", model.collect_rollouts)
-    model.train = train_and_tell
+    # SB3 has no callback around either.
+    model.collect_rollouts = record.timed("collect", model.collect_rollouts)  # type: ignore[method-assign]
+    model.train = train_and_tell  # type: ignore[method-assign]
     record.start()
     model.learn(config.num_updates * config.steps_per_update, callback=callback)
 

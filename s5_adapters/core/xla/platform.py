@@ -7,10 +7,16 @@ import jax
 
 def default_platform() -> str:
     """Return the platform of JAX's default device: ``"cpu"``, ``"gpu"``, ..."""
+    # JAX makes its options at run time, here and below.
     chosen = jax.config.jax_default_device  # type: ignore[attr-defined]
     if chosen is None:
         return str(jax.default_backend())
     return str(getattr(chosen, "platform", chosen))
+
+
+def is_64_bit() -> bool:
+    """Whether ``jax_enable_x64`` is on."""
+    return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 def has_pallas() -> bool:
