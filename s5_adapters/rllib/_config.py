@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any, Self
 
 import gymnasium as gym
-from ray.rllib.algorithms.algorithm_config import NotProvided
 from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.utils.from_config import NotProvided
 from ray.tune.registry import register_env
 
 from s5_adapters.rllib._envs import check_autoreset, env_creator, env_names
@@ -131,5 +131,5 @@ class S5PPOConfig(PPOConfig):
 
     def _max_seq_len(self) -> Any:
         spec = self._rl_module_spec
-        own = spec._get_model_config() if isinstance(spec, RLModuleSpec) else {}
+        own: dict[str, Any] = spec._get_model_config() if isinstance(spec, RLModuleSpec) else {}
         return (self.model_config | own).get("max_seq_len")

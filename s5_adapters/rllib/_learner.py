@@ -84,8 +84,9 @@ class SplitIntoRows(AddTimeDimToBatchAndZeroPad):
             for name in set(batch) - {Columns.OBS, Columns.INFOS}:
                 if all(len(key) == 1 and _is_one_array(items) for key, items in batch[name].items()):
                     length = self._get_max_seq_len(rl_module)
-                    rows[name] = {key: _split(*items, length) for key, items in batch.pop(name).items()}
-        return super().__call__(rl_module=rl_module, batch=batch, **kwargs) | rows
+                    rows[name] = {key: _split(items[0], length) for key, items in batch.pop(name).items()}
+        others: dict[str, Any] = super().__call__(rl_module=rl_module, batch=batch, **kwargs)
+        return others | rows
 
 
 def _is_one_array(items: list[Any]) -> bool:

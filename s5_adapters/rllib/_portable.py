@@ -54,8 +54,8 @@ def policy_from_checkpoint(path: Path) -> Policy:
         raise _refused("the connector between environment and module (env_to_module_connector)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of actions that may be rescaled, which is checked below
-        module = RLModule.from_checkpoint(folder.resolve())
-    policy = module.to_policy()
+        module: Any = RLModule.from_checkpoint(folder.resolve())
+    policy: Policy = module.to_policy()
     if isinstance(policy.config.action, Box) and config.get("normalize_actions", False):
         raise _refused("actions that RLlib rescales (normalize_actions=True)")
     env = config.get("env")

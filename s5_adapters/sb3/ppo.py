@@ -68,22 +68,24 @@ class S5RecurrentPPO(RecurrentPPO):
             self.policy_kwargs = {**self.policy_kwargs, "weights": as_policy(self.policy_kwargs["weights"])}
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        self.policy = self.policy_class(
+        policy: Any = self.policy_class(
             self.observation_space,
             self.action_space,
             self.lr_schedule,
             use_sde=self.use_sde,
             **self.policy_kwargs,
         ).to(self.device)
-        if not isinstance(self.policy, RecurrentActorCriticPolicy):
+        if not isinstance(policy, RecurrentActorCriticPolicy):
             raise ValueError(f"policy must be a recurrent one, got {self.policy_class.__name__}")
-        layers, _, width = self.policy.lstm_hidden_state_shape
+        self.policy = policy
+        layers, _, width = policy.lstm_hidden_state_shape
 
         def zeros() -> tuple[th.Tensor, th.Tensor]:
             first, second = (th.zeros(layers, self.n_envs, width, device=self.device) for _ in range(2))
             return first, second
 
-        self._last_lstm_states = RNNStates(zeros(), zeros())
+        # sb3-contrib declares the None that it is at first.
+        self._last_lstm_states = RNNStates(zeros(), zeros())  # type: ignore[assignment]
         total = self.n_steps * self.n_envs
         batch_size = total if self.batch_size is None else min(self.batch_size, total)
         if batch_size < 1:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from typing import Any
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch as th
@@ -78,7 +78,13 @@ def minibatches(n_steps: int, n_envs: int, length: int, batch_size: int) -> tupl
     return number, -(-count // number)
 
 
-class _Segments(RolloutBuffer):
+if TYPE_CHECKING:
+    _Base = RecurrentRolloutBuffer  # what follows it among the bases
+else:
+    _Base = RolloutBuffer
+
+
+class _Segments(_Base):
     """What both buffers share. It goes before sb3-contrib's recurrent buffer among the bases.
 
     Attributes:
@@ -93,8 +99,8 @@ class _Segments(RolloutBuffer):
     def __init__(
         self,
         buffer_size: int,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         hidden_state_shape: tuple[int, int, int, int],
         device: th.device | str = "auto",
         gae_lambda: float = 1,
@@ -126,16 +132,22 @@ class _Segments(RolloutBuffer):
             buffer_size, observation_space, action_space, shape, device, gae_lambda, gamma, n_envs=n_envs
         )
 
-    def add(self, *args: Any, lstm_states: RNNStates, **kwargs: Any) -> None:
+    # As sb3-contrib's own, which is not as SB3's.
+    def add(  # type: ignore[override]
+        self, *args: Any, lstm_states: RNNStates, **kwargs: Any
+    ) -> None:
         """Store one step, and the states that led to it where a segment starts."""
         segment = np.searchsorted(self._starts, self.pos)
         if self._starts[segment] == self.pos:
             self.hidden_states_pi[segment], self.cell_states_pi[segment] = _arrays(lstm_states.pi)
             self.hidden_states_vf[segment], self.cell_states_vf[segment] = _arrays(lstm_states.vf)
         base = DictRolloutBuffer if isinstance(self.observation_space, spaces.Dict) else RolloutBuffer
-        base.add(self, *args, **kwargs)
+        base.add(self, *args, **kwargs)  # type: ignore[arg-type]  # one of the two is a base
 
-    def get(self, batch_size: int | None = None) -> Generator[Samples, None, None]:
+    # Dictionaries' samples are another class.
+    def get(  # type: ignore[override]
+        self, batch_size: int | None = None
+    ) -> Generator[Samples, None, None]:
         """Yield minibatches of whole segments in random order, all of one shape.
 
         Args:
@@ -168,7 +180,8 @@ class _Segments(RolloutBuffer):
             return self.to_torch(np.ascontiguousarray(values[segment, :, env].swapaxes(0, 1)))
 
         observations = self.observations
-        return self.samples(
+        make: Callable[..., Samples] = self.samples
+        return make(
             observations=(
                 {key: flat(value) for key, value in observations.items()}
                 if isinstance(observations, dict)
@@ -194,7 +207,8 @@ class SegmentRolloutBuffer(_Segments, RecurrentRolloutBuffer):
     samples = RecurrentRolloutBufferSamples
 
 
-class SegmentDictRolloutBuffer(_Segments, RecurrentDictRolloutBuffer):
+# The two recurrent buffers of sb3-contrib say different things.
+class SegmentDictRolloutBuffer(_Segments, RecurrentDictRolloutBuffer):  # type: ignore[misc]
     """Rollouts of dictionary observations in segments."""
 
     samples = RecurrentDictRolloutBufferSamples

@@ -31,8 +31,10 @@ class Torsos(nn.Module):
 
     def forward_actor(self, latent: th.Tensor) -> th.Tensor:
         """The action head's input."""
-        return self.policy_net(latent)
+        features: th.Tensor = self.policy_net(latent)
+        return features
 
     def forward_critic(self, latent: th.Tensor) -> th.Tensor:
         """The value head's input."""
-        return self.value_net(latent)
+        features: th.Tensor = self.value_net(latent)
+        return features

@@ -45,7 +45,7 @@ def _known(cls: type, *names: str, hiding: tuple[str, ...] = ()) -> _Known:
 
 _CALL = ("forward", "_call_impl", "_compiled_call_impl")
 _DISTRIBUTIONS = (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
-_KNOWN = {
+_KNOWN: dict[type, _Known] = {
     **{
         cls: _known(cls, "proba_distribution", "log_prob", "sample", "mode", "get_actions")
         for cls in _DISTRIBUTIONS
@@ -74,18 +74,18 @@ def heads_are_unchanged(policy: S5Policy) -> bool:
         and _is_empty(policy.mlp_extractor)
         and _is_dense(policy.value_net)
         and _is_dense(action_net)
-        and _suits(policy.action_dist, len(action_net._parameters["bias"]), policy)
+        and _suits(policy.action_dist, action_net, policy)
     )
 
 
-def _is_empty(torsos: object) -> bool:
+def _is_empty(torsos: nn.Module) -> bool:
     if not _is_unchanged(torsos, Torsos):
         return False
-    nets = torsos._modules.values()
+    nets: Any = torsos._modules.values()
     return all([not net._modules and _is_unchanged(net, nn.Sequential) for net in nets])
 
 
-def _is_dense(net: object) -> bool:
+def _is_dense(net: nn.Module) -> bool:
     if not _is_unchanged(net, nn.Linear) or net._parameters.keys() != {"weight", "bias"}:
         return False
     weight, bias = net._parameters["weight"], net._parameters["bias"]
@@ -96,15 +96,16 @@ def _is_plain(parameter: Any) -> bool:
     return type(parameter) in PARAMETERS and parameter.dtype is th.float32
 
 
-def _suits(dist: object, width: int, policy: S5Policy) -> bool:
-    """Whether a distribution is SB3's, for an action head of `width` outputs."""
+def _suits(dist: Any, action_net: Any, policy: S5Policy) -> bool:
+    """Whether a distribution is SB3's, for a dense action head of as many outputs."""
+    width = len(action_net._parameters["bias"])
     kind = type(dist)
     if kind not in _DISTRIBUTIONS or not _is_unchanged(dist, kind):
         return False
     if kind is MultiCategoricalDistribution:
-        return sum(dist.action_dims) == width
+        return bool(sum(dist.action_dims) == width)
     if kind is CategoricalDistribution:
-        return dist.action_dim == width
+        return bool(dist.action_dim == width)
     log_std = policy.log_std
     return log_std is policy._parameters.get("log_std") and _is_plain(log_std) and log_std.shape == (width,)
 
