@@ -11,7 +11,7 @@ from flax.core import FrozenDict, freeze
 
 import s5_envs
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete
-from s5_adapters.core.network.actor_critic import SMALLEST_IMAGE
+from s5_adapters.core.network.config import SMALLEST_IMAGE
 from s5_adapters.purejax.config import PPOConfig
 
 Pytree = Any

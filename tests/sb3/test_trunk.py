@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, make_memory
-from s5_adapters.core.network.actor_critic import CRITIC_MEMORIES
+from s5_adapters.core.network.config import CRITIC_MEMORIES
 from s5_adapters.sb3.trunk import Programs, StateLayout, Trunk
 from s5_adapters.torch_bridge import to_torch
 
