@@ -61,10 +61,10 @@ def acting_program(policy: S5Policy) -> PackedJit:
     """The compiled step.
 
     Returns:
-        A function `(held, pi, vf, features, starts, noise)` as `FlatTrunk.step`, with the trunk's prepared and
-        the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as floats
-        `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)`, the latents of both heads side by
-        side and the next states.
+        A function `(held, pi, vf, features, starts, noise)` as `FlatTrunk.step`, with the trunk's prepared
+        and the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as
+        floats `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)`, the latents of both heads side
+        by side and the next states.
     """
     if policy._acting is None:
         policy._acting = Acting.of(policy._trunk, _choices(policy), policy.action_space.shape)

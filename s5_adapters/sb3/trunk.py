@@ -150,7 +150,9 @@ class FlatTrunk:
             return jnp.swapaxes(rows.reshape(n_seq, -1, *rows.shape[1:]), 0, 1)
 
         obs = [time_first(self._shaped(x)) for x in features]
-        state, latents = self.core.apply(params, self._state(pi, vf), self._obs(obs), time_first(starts > 0.5))
+        state, latents = self.core.apply(
+            params, self._state(pi, vf), self._obs(obs), time_first(starts > 0.5)
+        )
         flat = [jnp.swapaxes(latent, 0, 1).reshape(-1, latent.shape[-1]) for latent in latents]
         return *flat, *self._pairs(state, n_seq)
 

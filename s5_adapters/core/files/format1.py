@@ -1,5 +1,6 @@
-"""Format 1 of the parameters, which files and checkpoints made before format 2 hold: encoder, memory and heads
-side by side, each torso within its head.
+"""Names of parameters in format 1, which older files and checkpoints hold.
+
+There encoder, memory and heads lay side by side, and each torso within its head.
 """
 
 from collections.abc import Iterable, Mapping

@@ -1,11 +1,12 @@
 """Portable policies: one ``.safetensors`` file that holds a network's weights and everything needed to act
 with it.
 
-The tensors are the parameters, named by their path (``params/trunk/memory/B``), and the observation statistics if
-there are any. The file's metadata has two entries: ``policy``, a JSON document with the architecture, the
-spaces, the environment and the training summary, and ``sha256``, the digest of the tensor bytes and of the
-header without that entry. Nothing is unpickled, and nothing is made of a file's contents before its digest
-has been checked and its tensors match the architecture that it claims.
+The tensors are the parameters, named by their path (``params/trunk/memory/B``), and the observation
+statistics if there are any. The file's metadata has two entries: ``policy``, a JSON document with the
+architecture, the spaces, the environment and the training summary, and ``sha256``, the digest of the tensor
+bytes and of the header without that entry. Nothing is unpickled, and nothing is made of a file's contents
+before its digest has been checked and its tensors match the architecture that it claims. Files of format 1,
+whose tensors have other names, are read as well.
 """
 
 import hashlib

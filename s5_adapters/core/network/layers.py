@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
@@ -10,6 +9,7 @@ from jax import Array
 from s5_adapters.core.network.config import ACTIVATIONS, ActorCriticConfig
 from s5_adapters.core.xla.initializers import orthogonal
 from s5_adapters.core.xla.rows import Dense
+
 
 class MLP(nn.Module):
     """Dense layers, each followed by the activation; orthogonal weights, zero biases."""
