@@ -37,8 +37,8 @@ class JaxModule(nn.Module):
     Args:
         params: a pytree of floating arrays, as a core module's `init` returns it. The values are copied.
         former_name: the name that a parameter had when state dicts were written that are still to be read.
-            The parameters also stand in the order of those names, by which alone an optimiser's saved state
-            tells them apart.
+            The parameters also stand in the order of those names' first parts, since an optimiser's saved
+            state tells them apart by their order alone.
     """
 
     def __init__(self, params: PyTree, former_name: Callable[[str], str] | None = None) -> None:
@@ -48,7 +48,8 @@ class JaxModule(nn.Module):
         self._names = tuple(_path_name(path) for path, _ in paths)
         self._former_name = former_name
         leaves = {name: leaf for name, (_, leaf) in zip(self._names, paths, strict=True)}
-        for name in sorted(leaves, key=former_name) if former_name else leaves:
+        order = sorted(leaves, key=lambda name: former_name(name).split("/")[0]) if former_name else leaves
+        for name in order:
             value = torch.from_numpy(np.array(leaves[name]))
             if not value.is_floating_point():
                 raise TypeError(
