@@ -120,7 +120,7 @@ def test_a_policy_file_has_the_permissions_of_any_file(tmp_path):
 def test_params_of_another_architecture_are_not_saved(tmp_path):
     policy = Policy(make_policy().config, make_policy(encoder=(9,)).params)
     with pytest.raises(
-        ValueError, match=r"tensor params/encoder/\S+: got float32 \(9,\), expected float32 \(6,\)"
+        ValueError, match=r"tensor params/trunk/encoder/\S+: got float32 \(9,\), expected float32 \(6,\)"
     ):
         save_policy(tmp_path / "p.safetensors", policy)
     assert not list(tmp_path.iterdir())

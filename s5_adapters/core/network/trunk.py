@@ -83,7 +83,9 @@ class Trunk:
 
     def param_shapes(self) -> dict[str, Any]:
         """Return ``init``'s result as ``jax.ShapeDtypeStruct`` leaves, computing nothing."""
-        layers: dict[str, Any] = jax.eval_shape(lambda key: self._init_layers(self.keys(key)), jax.random.key(0))
+        layers: dict[str, Any] = jax.eval_shape(
+            lambda key: self._init_layers(self.keys(key)), jax.random.key(0)
+        )
         return layers | dict.fromkeys(self._memories, self.memory.param_shapes(self._encoded_width))
 
     def _init_layers(self, keys: dict[str, Array]) -> dict[str, Any]:
