@@ -119,7 +119,7 @@ def measure_memories(
             "num_envs": NUM_ENVS,
             "num_epochs": NUM_EPOCHS,
             "matched": matched,
-            "memory_params": sum(leaf.size for leaf in jax.tree.leaves(state.params["memory"])),
+            "memory_params": sum(leaf.size for leaf in jax.tree.leaves(state.params["trunk"]["memory"])),
             "compile_s": round(seconds, 2),
             "scratch_bytes": scratch,
         }

@@ -34,12 +34,12 @@ def make_policy(seed: int = 0, statistics: bool = False, **changes: Any) -> Poli
     } | changes
     config = ActorCriticConfig(**settings)
     params = jax.tree.map(np.array, ActorCritic(config).init(jax.random.key(seed)))
-    rng = np.random.default_rng(seed)
+    heads, rng = params["heads"], np.random.default_rng(seed)
     for name in ("actor", "critic"):  # the heads begin near zero, where nothing would tell them apart
-        params[name]["Dense_0"]["kernel"] = rng.normal(size=params[name]["Dense_0"]["kernel"].shape)
-        params[name]["Dense_0"]["bias"] = rng.normal(size=params[name]["Dense_0"]["bias"].shape)
-    if "log_std" in params:
-        params["log_std"] = rng.normal(size=params["log_std"].shape)
+        heads[name]["kernel"] = rng.normal(size=heads[name]["kernel"].shape)
+        heads[name]["bias"] = rng.normal(size=heads[name]["bias"].shape)
+    if "log_std" in heads:
+        heads["log_std"] = rng.normal(size=heads["log_std"].shape)
     params = jax.tree.map(lambda x: np.asarray(x, np.float32), params)
     normal = None
     if statistics:

@@ -87,8 +87,8 @@ def test_a_recipe_trains_by_its_name(use: str) -> None:
     assert shrunk[0].memory == "averages"
     moved = jax.tree.map(
         lambda one, other: float(jnp.abs(one - other).max()),
-        names["trainer"].state.params["memory"],
-        fresh.state.params["memory"],
+        names["trainer"].state.params["trunk"]["memory"],
+        fresh.state.params["trunk"]["memory"],
     )
     assert all(change > 0 for change in jax.tree.leaves(moved))
 

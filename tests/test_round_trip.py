@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from s5_adapters import load_policy, save_policy
 from s5_adapters.core import Box, Discrete, MultiDiscrete
-from s5_adapters.core.network.actor_critic import ACTIVATIONS, CRITIC_MEMORIES
+from s5_adapters.core.network.config import ACTIVATIONS, CRITIC_MEMORIES
 from s5_adapters.purejax import Trainer, restore_policy
 from tests.portable import (
     assert_agree,

@@ -1,7 +1,8 @@
 """The model, in JAX alone: the resettable recurrence, S5 and its rivals, the actor-critic network."""
 
 from s5_adapters.core.memories.memory import Memory, make_memory, memory_names, register_memory
-from s5_adapters.core.network.actor_critic import ActorCritic, ActorCriticConfig
+from s5_adapters.core.network.actor_critic import ActorCritic
+from s5_adapters.core.network.config import ActorCriticConfig
 from s5_adapters.core.network.distributions import (
     ActionSpec,
     Box,

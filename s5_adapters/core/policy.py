@@ -1,3 +1,3 @@
-"""Where pickles find what is now in `s5_adapters.core.network.actor_critic`."""
+"""Where pickles find what is now in `s5_adapters.core.network.config`."""
 
-from s5_adapters.core.network.actor_critic import ActorCriticConfig as ActorCriticConfig
+from s5_adapters.core.network.config import ActorCriticConfig as ActorCriticConfig

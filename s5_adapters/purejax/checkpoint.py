@@ -9,15 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from s5_adapters.core.files.format1 import from_format_1
+
 State = TypeVar("State")
 
 
 class Checkpoints:
     """The checkpoints in one folder, each named by the number of updates done.
 
-    A checkpoint is a flat mapping from names such as ``params.memory.log_step`` to arrays; PRNG keys are kept
-    as their words, and arrays of no elements, which orbax refuses, are left out. Orbax writes into a
-    temporary folder and renames it, so what is listed here is complete.
+    A checkpoint is a flat mapping from names such as ``params.trunk.memory.log_dt`` to arrays; PRNG keys are
+    kept as their words, and arrays of no elements, which orbax refuses, are left out. Orbax writes into a
+    temporary folder and renames it, so what is listed here is complete. Parameters, and the optimiser's
+    moments of them, are also found under the names of ``format1``.
 
     Args:
         directory: created at the first ``save``.
@@ -67,15 +70,17 @@ class Checkpoints:
         try:
             with self._manager(create=False) as manager:
                 found = {name: (m.shape, m.dtype) for name, m in manager.item_metadata(update).items()}
-                self._check(update, found, expected)
-                arrays = manager.restore(update, args=ocp.args.StandardRestore(expected))
+                stored = from_format_1({name: name for name in found}, expected, separator=".")
+                self._check(update, {name: found[stored[name]] for name in stored}, expected)
+                like_stored = {stored[name]: leaf for name, leaf in expected.items()}
+                arrays = manager.restore(update, args=ocp.args.StandardRestore(like_stored))
         except _MismatchError:
             raise
         except Exception as error:
             message = str(error).strip().splitlines() or [type(error).__name__]
             raise ValueError(f"{self.path(update)}: not a readable checkpoint: {message[0]}") from error
         restored = [
-            _unwords(leaf, arrays[name]) if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
+            _unwords(leaf, arrays[stored[name]]) if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
             for name, leaf in leaves.items()
         ]
         state: State = jax.tree.unflatten(jax.tree.structure(like), restored)

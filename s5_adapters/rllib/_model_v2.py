@@ -12,9 +12,9 @@ from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from torch import nn
 
 from s5_adapters.rllib._model_config import read_model_config
-from s5_adapters.rllib._network import Programs, RowNetwork
+from s5_adapters.rllib._network import Programs, RowNetwork, as_module
 from s5_adapters.rllib._process import settle_process
-from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, pad_rows, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, on_device, pad_rows, to_jax, to_torch
 
 __all__ = ["S5Model"]
 
@@ -69,7 +69,7 @@ class S5Model(TorchModelV2, nn.Module):
                 "custom_action_dist and free_log_std as they are"
             )
         seed = np.uint32(torch.randint(2**31, ()).item())
-        self.network = JaxModule(self._programs.init(seed))
+        self.network = as_module(self._programs.init(seed))
         self._act_rows = Buckets(max_waste=4.0, exact_first=True)
         self._sequences = Buckets(max_waste=3.0)
         self._values: torch.Tensor | None = None

@@ -23,7 +23,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.files.weights import Policy
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, read_model_config
-from s5_adapters.rllib._network import Programs, RowNetwork
+from s5_adapters.rllib._network import Programs, RowNetwork, as_module
 from s5_adapters.rllib._process import settle_process
 from s5_adapters.rllib._rows import MinibatchRows
 from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, pad_rows, to_jax, to_torch
@@ -83,7 +83,7 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
             )
         _warn_of_rescaling(read.network, self.model_config)
         seed = np.uint32(torch.randint(2**31, ()).item())
-        self.network = JaxModule(self._programs.init(seed))
+        self.network = as_module(self._programs.init(seed))
         self.normalizer: Normalizer | None = None
         self._weights = read.weights
         if read.weights is not None:
@@ -183,7 +183,7 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
 
     def make_target_networks(self) -> None:
         """APPO's second set of parameters, equal to the first for now."""
-        self.old_network = JaxModule(self.network.snapshot())
+        self.old_network = as_module(self.network.snapshot())
         self.old_network.requires_grad_(False)
 
     def get_target_network_pairs(self) -> list[tuple[JaxModule, JaxModule]]:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig
+from s5_adapters.core.files.format1 import name_in_format_1
 from s5_adapters.core.memories.state_codec import StateCodec
 from s5_adapters.core.xla.shared import Shared
-from s5_adapters.torch_bridge import jax2torch
+from s5_adapters.torch_bridge import JaxModule, jax2torch
 
-__all__ = ["Programs", "RowNetwork"]
+__all__ = ["Programs", "RowNetwork", "as_module"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,8 @@ class Programs(Shared):
         self.train = jax2torch(network.train)
         self.values = jax2torch(network.values)
         self.sequence = jax2torch(network.sequence)
+
+
+def as_module(params: Any) -> JaxModule:
+    """The network's parameters as torch's, to which checkpoints of format 1 can be restored."""
+    return JaxModule(params, name_in_format_1)

@@ -25,7 +25,7 @@ from s5_adapters.core.network.distributions import DiagonalGaussian, MultiDiscre
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, parted
 from s5_adapters.sb3.state import Pair
-from s5_adapters.sb3.trunk import Trunk
+from s5_adapters.sb3.trunk import FlatTrunk
 from s5_adapters.sb3.unchanged import heads_are_unchanged
 
 if TYPE_CHECKING:
@@ -62,10 +62,10 @@ def acting_program(policy: S5Policy) -> PackedJit:
     """The compiled step.
 
     Returns:
-        A function `(held, pi, vf, features, starts, noise)` as `Trunk.step`, with the trunk's prepared and
-        the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as floats
-        `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)`, the latents of both heads side by
-        side and the next states.
+        A function `(held, pi, vf, features, starts, noise)` as `FlatTrunk.step`, with the trunk's prepared
+        and the heads' parameters joined in `held`, and `noise` from `draw_noise`. It returns actions as
+        floats `(B, *action_shape)`, values `(B, 1)`, log-probabilities `(B,)`, the latents of both heads side
+        by side and the next states.
     """
     if policy._acting is None:
         policy._acting = Acting.of(policy._trunk, _choices(policy), policy.action_space.shape)
@@ -91,14 +91,14 @@ class Acting(Shared):
         action_shape: shape of one action.
     """
 
-    def __init__(self, trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]) -> None:
+    def __init__(self, trunk: FlatTrunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]) -> None:
         """Compile nothing yet."""
         super().__init__(trunk, nvec, action_shape)
         self.run = PackedJit(_step_with_heads(trunk, nvec, action_shape))
 
 
 def _step_with_heads(
-    trunk: Trunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]
+    trunk: FlatTrunk, nvec: tuple[int, ...], action_shape: tuple[int, ...]
 ) -> Callable[..., Any]:
     def act(inputs: jax.Array, log_std: jax.Array | None, noise: jax.Array) -> tuple[jax.Array, jax.Array]:
         if log_std is not None:

@@ -11,7 +11,7 @@ from torch import nn
 from s5_adapters.core import ActorCriticConfig, Memory, make_memory
 from s5_adapters.core.memories.diagonal import DiagonalStack
 from s5_adapters.core.memories.memory import memory_class
-from s5_adapters.core.network.actor_critic import CRITIC_MEMORIES
+from s5_adapters.core.network.config import CRITIC_MEMORIES
 
 __all__ = [
     "ACTIVATION_NAMES",

@@ -28,6 +28,7 @@ from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete
 from s5_adapters.core.files.weights import Policy, as_policy
+from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise, head_parameters
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
 from s5_adapters.sb3.finite import check_finite
@@ -37,7 +38,7 @@ from s5_adapters.sb3.portable import check_weights, load_weights, statistics_mod
 from s5_adapters.sb3.predicting import flags, numbers, state_pair
 from s5_adapters.sb3.rollout_check import RandomState, difference
 from s5_adapters.sb3.torsos import Torsos
-from s5_adapters.sb3.trunk import Programs, Trunk
+from s5_adapters.sb3.trunk import FlatTrunk, Programs
 from s5_adapters.torch_bridge import (
     Buckets,
     JaxModule,
@@ -248,12 +249,12 @@ class S5Policy(RecurrentActorCriticPolicy):
     @property
     def trunk_config(self) -> ActorCriticConfig:
         """The architecture of what JAX computes; its action is not used."""
-        return self._trunk.config
+        return self._trunk.core.config
 
     @property
     def has_two_encoders(self) -> bool:
         """Whether actor and critic have an encoder each, with parameters."""
-        return self._trunk.two_inputs and bool(self._encoder or self._trunk.config.is_image)
+        return self._trunk.core.has_two_encoders
 
     @property
     def lstm_actor(self) -> MemoryPart:
@@ -263,7 +264,9 @@ class S5Policy(RecurrentActorCriticPolicy):
     @property
     def lstm_critic(self) -> MemoryPart | None:
         """The critic's memory likewise; None where it has none of its own (all but "separate")."""
-        return MemoryPart(self.trunk, "critic_memory", self._trunk.layout) if self._trunk.separate else None
+        if not self._trunk.core.has_two_memories:
+            return None
+        return MemoryPart(self.trunk, "critic_memory", self._trunk.layout)
 
     def forward(
         self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: th.Tensor, deterministic: bool = False
@@ -298,7 +301,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         features = self._features(obs)[0]
         starts = self._check((features,), episode_starts, lstm_states)
         if not self._is_step((features,), lstm_states):
-            inputs = (features,) * (1 + self._trunk.two_inputs)
+            inputs = (features,) * (1 + self._trunk.core.two_inputs)
             latent, _, states, _ = self._sequence(inputs, lstm_states, lstm_states, starts)
         else:
             latent, states = self._act(features, lstm_states, starts)
@@ -308,7 +311,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         """Values `(batch, 1)` under the critic's state."""
         features = self._features(obs)[-1]
         starts = self._check((features,), episode_starts, lstm_states)
-        inputs = (features,) * (1 + self._trunk.two_inputs)
+        inputs = (features,) * (1 + self._trunk.core.two_inputs)
         given = inputs, lstm_states, lstm_states, starts
         # One program serves here and in `forward`: rollouts end with this call, and time limits cause it.
         acted = self._act_with_heads(*given, deterministic=True, max_waste=math.inf)
@@ -438,7 +441,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             after = RandomState(given[-1].device)
             before.restore()
             actions, values, log_prob, latents, _, _ = acted
-            latent_pi, latent_vf = latents.split(self._trunk.latent_dims, dim=1)
+            latent_pi, latent_vf = latents.split(self._trunk.core.latent_widths, dim=1)
             theirs = self._by_sb3(latent_pi, latent_vf, deterministic=deterministic)
             told = difference(self, [actions, values, log_prob], list(theirs))
             if told:
@@ -491,7 +494,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         batch = len(features[0])
         (rows,) = self._acting_buckets.fit(batch, max_waste=max_waste)
         held = self.trunk.prepared(self._programs.prepare, *heads)
-        own = vf if self._trunk.separate else None  # no other critic reads a state
+        own = vf if self._trunk.core.has_two_memories else None  # no other critic reads a state
         with on_device(features[0].device):
             if rows == batch:
                 return program(held, pi, own, features, *others)
@@ -571,7 +574,7 @@ class S5Policy(RecurrentActorCriticPolicy):
 
     def _try_mlp_extractor(self) -> None:
         """Pass zeros through a user's network: what does not fit is told here, and not within a rollout."""
-        widths = zip(("forward_actor", "forward_critic"), self._trunk.latent_dims, strict=True)
+        widths = zip(("forward_actor", "forward_critic"), self._trunk.core.latent_widths, strict=True)
         self.mlp_extractor.eval()
         for name, width in widths:
             try:
@@ -593,7 +596,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         torsos = tuple(arch.get("pi", [])), tuple(arch.get("vf", []))
         self._build_trunk(torsos)
         rest = torsos if self.has_torch_torsos else ((), ())
-        self.mlp_extractor = Torsos(self._trunk.latent_dims, rest, self.activation_fn)
+        self.mlp_extractor = Torsos(self._trunk.core.latent_widths, rest, self.activation_fn)
 
     def _build_trunk(self, torsos: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
         activation = ACTIVATION_NAMES.get(self.activation_fn)
@@ -614,7 +617,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             critic_memory=self._critic_memory,
             cnn_features=self.features_extractor.cnn_features if image else 512,
         )
-        self._trunk = Trunk(config, two_inputs=not self.share_features_extractor, orthogonal=self.ortho_init)
+        core = Trunk(config, two_inputs=not self.share_features_extractor, torso_gain=math.sqrt(2))
+        self._trunk = FlatTrunk(core, orthogonal=self.ortho_init)
         self.has_torch_torsos = activation is None and any(torsos)
         self._programs = Programs.of(self._trunk)
         if self.weights is not None:

@@ -99,29 +99,22 @@ def to_portable(policy: S5Policy, statistics: ObservationStatistics | None = Non
         statistics = policy.weights.obs_statistics
     elif statistics is not None:
         statistics = _portable_statistics(statistics, config.obs_shape)
-    trunk = policy.trunk.snapshot()
-    params: dict[str, Any] = {name: leaf for name, leaf in trunk.items() if name != "critic_encoder"}
-    for name, head in (("actor", policy.action_net), ("critic", policy.value_net)):
-        torso = {"MLP_0": trunk[name]} if trunk[name] else {}
-        params[name] = {**torso, "Dense_0": _dense(head)}
+    heads: dict[str, Any] = {"actor": _dense(policy.action_net), "critic": _dense(policy.value_net)}
     if isinstance(config.action, Box):
-        params["log_std"] = _numpy(policy.log_std)
-    return Policy(config, params, statistics)
+        heads["log_std"] = _numpy(policy.log_std)
+    return Policy(config, {"trunk": policy.trunk.snapshot(), "heads": heads}, statistics)
 
 
 def load_weights(policy: S5Policy, weights: Policy) -> None:
     """Copy a portable policy's weights into an `S5Policy` that they fit (see `check_weights`)."""
-    params = weights.params
-    trunk = {name: leaf for name, leaf in params.items() if name != "log_std"}
-    trunk |= {name: params[name].get("MLP_0", {}) for name in ("actor", "critic")}
-    trunk |= {"critic_encoder": {}} if "critic_encoder" in policy.trunk.tree() else {}
-    policy.trunk.load_tree(trunk)
+    policy.trunk.load_tree(weights.params["trunk"])
+    heads = weights.params["heads"]
     with th.no_grad():
         for name, head in (("actor", policy.action_net), ("critic", policy.value_net)):
-            head.weight.copy_(_tensor(params[name]["Dense_0"]["kernel"]).T)
-            head.bias.copy_(_tensor(params[name]["Dense_0"]["bias"]))
-        if "log_std" in params:
-            policy.log_std.copy_(_tensor(params["log_std"]))
+            head.weight.copy_(_tensor(heads[name]["kernel"]).T)
+            head.bias.copy_(_tensor(heads[name]["bias"]))
+        if "log_std" in heads:
+            policy.log_std.copy_(_tensor(heads["log_std"]))
 
 
 def policy_from_zip(path: Path, vecnormalize: Path | None = None) -> Policy:

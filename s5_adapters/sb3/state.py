@@ -45,7 +45,10 @@ class StateLayout:
     @property
     def shape(self) -> tuple[int, int]:
         """`(n_layers, width)` of each of the two arrays; a memory without a state still gets a width of 1."""
-        return self._codec.shapes[0] if self._is_pair else (1, max(1, -(-self.size // 2)))
+        if not self._is_pair:
+            return 1, max(1, -(-self.size // 2))
+        n_layers, width = self._codec.shapes[0]
+        return n_layers, width
 
     def pack(self, state: Any, batch: int) -> Pair:
         """The memory's state, leaves `(batch, ...)` if it has any, as the pair."""

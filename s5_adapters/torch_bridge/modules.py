@@ -37,16 +37,22 @@ class JaxModule(nn.Module):
 
     Args:
         params: a pytree of floating arrays, as a core module's `init` returns it. The values are copied.
+        former_name: the name that a parameter had when state dicts were written that are still to be read.
+            The parameters also stand in the order of those names' first parts, since an optimiser's saved
+            state tells them apart by their order alone.
     """
 
-    def __init__(self, params: PyTree) -> None:
+    def __init__(self, params: PyTree, former_name: Callable[[str], str] | None = None) -> None:
         """Copy `params` into torch parameters; TypeError for a leaf that is not floating."""
         super().__init__()
         settle_jax()
         paths, self._treedef = jax.tree_util.tree_flatten_with_path(params)
         self._names = tuple(_path_name(path) for path, _ in paths)
-        for name, (_, leaf) in zip(self._names, paths, strict=True):
-            value = torch.from_numpy(np.array(leaf))
+        self._former_name = former_name
+        leaves = {name: leaf for name, (_, leaf) in zip(self._names, paths, strict=True)}
+        order = sorted(leaves, key=lambda name: former_name(name).split("/")[0]) if former_name else leaves
+        for name in order:
+            value = torch.from_numpy(np.array(leaves[name]))
             if not value.is_floating_point():
                 raise TypeError(
                     f"parameter {name!r} is {dtype_name(value)}; torch trains floating arrays only"
@@ -129,6 +135,14 @@ class JaxModule(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         """For pickling and copying: everything but the cache, which holds JAX arrays."""
         return {**self.__dict__, "_prepared": {}}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        former_name = self._former_name
+        for name in self._names if former_name is not None else ():
+            former = prefix + former_name(name)
+            if prefix + name not in state_dict and former in state_dict:
+                state_dict[prefix + name] = state_dict.pop(former)
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> JaxModule:
         self.forget()

@@ -35,4 +35,6 @@ class Normalizer(nn.Module):
 
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         """Map `(..., *obs_shape)` of any dtype to float32."""
-        return normalize(obs.float(), self.mean, self.variance, self.epsilon, self.clip, sqrt=torch.sqrt)
+        statistics = self.mean, self.variance, self.epsilon, self.clip
+        normalized: torch.Tensor = normalize(obs.float(), *statistics, sqrt=torch.sqrt)
+        return normalized

@@ -80,8 +80,12 @@ def test_gradients_flow_where_the_topology_says(topology: str) -> None:
         return [jax.grad(loss)(params, which) for which in (0, 1)]
 
     for name, gradient in zip(("policy", "value"), gradients(params), strict=True):
-        trained = {part for part, leaves in gradient.items() if magnitude(leaves) > 0}
-        assert trained == FLOWS[topology][name], name
+        trunk, heads = (
+            {part for part, leaves in gradient[whole].items() if magnitude(leaves) > 0}
+            for whole in ("trunk", "heads")
+        )
+        assert trunk == FLOWS[topology][name], name
+        assert heads == FLOWS[topology][name] & {"actor", "critic"}, name
 
 
 @every_topology
@@ -166,7 +170,8 @@ def test_every_head_feeds_its_distribution(action: Any, width: int) -> None:
 
 def test_a_box_has_one_log_std_per_component_whatever_the_state() -> None:
     net = network(action=Box((-1.0, -1.0), (1.0, 1.0)))
-    params = {**params_of(net), "log_std": jnp.array([0.5, -0.5])}
+    params = params_of(net)
+    params = {**params, "heads": {**params["heads"], "log_std": jnp.array([0.5, -0.5])}}
     _, inputs, _ = run(net, params, net.initial_state(BATCH), observations(LENGTH, BATCH, OBS), start_at())
     np.testing.assert_array_equal(inputs[..., 2:], np.broadcast_to([0.5, -0.5], (LENGTH, BATCH, 2)))
     assert np.std(inputs[..., :2]) > 0
@@ -186,7 +191,7 @@ def test_images_go_through_the_nature_cnn() -> None:
     brighter[0] = 255 - brighter[0]
     _, _, value = run(net, params, net.initial_state(BATCH), brighter, start_at(length=3))
     assert np.abs(value[0] - of_bytes[1][0]).max() > 1e-6
-    kernels = [leaf.shape for leaf in jax.tree.leaves(params["encoder"]) if leaf.ndim == 4]
+    kernels = [leaf.shape for leaf in jax.tree.leaves(params["trunk"]["encoder"]) if leaf.ndim == 4]
     assert sorted(kernels) == sorted([(8, 8, 2, 32), (4, 4, 32, 64), (3, 3, 64, 64)])
 
 
@@ -204,12 +209,12 @@ def test_parameters_follow_from_the_key() -> None:
     first, again, other = (net.init(jax.random.key(k)) for k in (0, 0, 1))
     jax.tree.map(np.testing.assert_array_equal, first, again)
     difference = jax.tree.map(lambda a, b: a - b, first, other)
-    assert all(magnitude(difference[part]) > 0 for part in first)
+    assert all(magnitude(difference[whole][part]) > 0 for whole in first for part in first[whole])
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(first))
 
 
 def test_separate_memories_start_different() -> None:
-    params = params_of(network(critic_memory="separate"))
+    params = params_of(network(critic_memory="separate"))["trunk"]
     assert magnitude(jax.tree.map(lambda a, b: a - b, params["memory"], params["critic_memory"])) > 0
 
 
@@ -262,14 +267,14 @@ def test_the_encoder_is_what_it_says(activation: str) -> None:
         return x @ np.asarray(layer["kernel"], np.float64) + np.asarray(layer["bias"], np.float64)
 
     # Flax names the layers of one MLP module in the order they run.
-    encoder, actor, critic = params["encoder"], params["actor"], params["critic"]
-    x = functions[activation](dense(encoder["MLP_0"]["Dense_0"], obs.astype(np.float64)))
-    layer = {name: leaf[0] for name, leaf in params["memory"].items()}
+    trunk, heads = params["trunk"], params["heads"]
+    x = functions[activation](dense(trunk["encoder"]["MLP_0"]["Dense_0"], obs.astype(np.float64)))
+    layer = {name: leaf[0] for name, leaf in trunk["memory"].items()}
     x = dense(layer, x)
     x = np.where(x > 0, x, 0.01 * x)
-    hidden = functions[activation](dense(actor["MLP_0"]["Dense_0"], x))
-    np.testing.assert_allclose(inputs, dense(actor["Dense_0"], hidden), rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(value, dense(critic["Dense_0"], x)[..., 0], rtol=1e-4, atol=1e-5)
+    hidden = functions[activation](dense(trunk["actor"]["Dense_0"], x))
+    np.testing.assert_allclose(inputs, dense(heads["actor"], hidden), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(value, dense(heads["critic"], x)[..., 0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_policies_of_one_architecture_share_their_programs_and_leave_none_behind
 
 def test_a_policys_parameters_cannot_be_written_behind_its_back() -> None:
     given = policy(8)
-    leaf = given.params["encoder"] or given.params["memory"]
+    leaf = given.params["trunk"]["encoder"] or given.params["trunk"]["memory"]
     first = jax.tree.leaves(leaf)[0]
     with pytest.raises(ValueError, match="read-only"):
         first[...] = 0

@@ -120,7 +120,7 @@ def test_a_policy_file_has_the_permissions_of_any_file(tmp_path):
 def test_params_of_another_architecture_are_not_saved(tmp_path):
     policy = Policy(make_policy().config, make_policy(encoder=(9,)).params)
     with pytest.raises(
-        ValueError, match=r"tensor params/encoder/\S+: got float32 \(9,\), expected float32 \(6,\)"
+        ValueError, match=r"tensor params/trunk/encoder/\S+: got float32 \(9,\), expected float32 \(6,\)"
     ):
         save_policy(tmp_path / "p.safetensors", policy)
     assert not list(tmp_path.iterdir())
@@ -128,8 +128,8 @@ def test_params_of_another_architecture_are_not_saved(tmp_path):
 
 def test_weights_that_are_not_finite_are_not_saved(tmp_path):
     policy = make_policy()
-    policy.params["memory"]["D"] = policy.params["memory"]["D"].at[0, 0].set(jnp.nan)
-    with pytest.raises(ValueError, match="params/memory/D: holds a number that is not finite"):
+    policy.params["trunk"]["memory"]["D"] = policy.params["trunk"]["memory"]["D"].at[0, 0].set(jnp.nan)
+    with pytest.raises(ValueError, match="params/trunk/memory/D: holds a number that is not finite"):
         save_policy(tmp_path / "p.safetensors", policy)
 
 
@@ -244,10 +244,10 @@ HOSTILE = {
     "another format": lambda d, t: d.update(format="s5-adapters policy 99"),
     "a wrong env_id": lambda d, t: d.update(env_id=7),
     "a tensor too many": lambda d, t: t.update({"params/extra": np.zeros(1, np.float32)}),
-    "a tensor too few": lambda d, t: t.pop("params/memory/D"),
-    "another dtype": lambda d, t: t.update({"params/memory/D": np.zeros((2, 8), np.float64)}),
-    "another shape": lambda d, t: t.update({"params/memory/D": np.zeros((8, 2), np.float32)}),
-    "an infinite weight": lambda d, t: t["params/memory/D"].fill(np.inf),
+    "a tensor too few": lambda d, t: t.pop("params/trunk/memory/D"),
+    "another dtype": lambda d, t: t.update({"params/trunk/memory/D": np.zeros((2, 8), np.float64)}),
+    "another shape": lambda d, t: t.update({"params/trunk/memory/D": np.zeros((8, 2), np.float32)}),
+    "an infinite weight": lambda d, t: t["params/trunk/memory/D"].fill(np.inf),
     "no sample": lambda d, t: d["observation_statistics"].update(samples=0.0),
     "a negative epsilon": lambda d, t: d["observation_statistics"].update(epsilon=-1.0),
     "statistics of another shape": lambda d, t: t.update({"observations/mean": np.zeros(3, np.float32)}),

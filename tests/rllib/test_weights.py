@@ -9,12 +9,15 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import torch
 from ray.rllib.core.rl_module.rl_module import RLModule
 
 from s5_adapters.core import Box, Discrete, MultiDiscrete
+from s5_adapters.core.files.format1 import name_in_format_1
 from s5_adapters.core.files.weights import save_policy
 from s5_adapters.rllib import S5PPOConfig
 from s5_adapters.rllib._module import _warn_of_rescaling
+from s5_adapters.rllib._network import as_module
 from tests.portable import assert_agree, core_outputs, in_rllib, make_policy, observe, rllib_outputs
 
 BOX = Box((-1.0, -2.0), (1.0, 2.0))
@@ -74,6 +77,46 @@ def test_a_checkpoint_needs_no_other_file(tmp_path: Path) -> None:
     obs, starts = observe(policy.config, 5, 2)
     assert_agree(policy, rllib_outputs(module, obs, starts), rllib_outputs(again, obs, starts), atol=0)
     assert again.to_policy().obs_statistics.samples == 77.0
+
+
+FORMAT_1 = [
+    "actor/Dense_0/bias",
+    "actor/Dense_0/kernel",
+    "actor/MLP_0/Dense_0/bias",
+    "actor/MLP_0/Dense_0/kernel",
+    "critic/Dense_0/bias",
+    "critic/Dense_0/kernel",
+    "critic/MLP_0/Dense_0/bias",
+    "critic/MLP_0/Dense_0/kernel",
+    "critic_memory/bias",
+    "critic_memory/kernel",
+    "encoder/MLP_0/Dense_0/bias",
+    "encoder/MLP_0/Dense_0/kernel",
+    "log_std",
+    "memory/bias",
+    "memory/kernel",
+]
+"""A network's parameters in the order in which torch had them."""
+
+
+def test_a_state_of_format_1_meets_its_parameters_and_their_optimisers() -> None:
+    """Torch finds parameters by name, and what an optimiser keeps of them by their order."""
+    network = as_module(
+        make_policy(
+            action=Box((-1.0,), (1.0,)),
+            memory="feedforward",
+            memory_config={"d_model": 6, "n_layers": 1},
+            critic_memory="separate",
+        ).params
+    )
+    values = {name_in_format_1(name): leaf.detach().clone() for name, leaf in network.named_parameters()}
+    assert list(values) == FORMAT_1
+    with torch.no_grad():
+        for leaf in network.parameters():
+            leaf.zero_()
+    network.load_state_dict(values)
+    for name, leaf in network.named_parameters():
+        assert torch.equal(leaf, values[name_in_format_1(name)])
 
 
 def test_the_module_warns_where_actions_may_be_rescaled() -> None:

@@ -20,7 +20,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.env_util import make_vec_env
 
-from s5_adapters.core.network.actor_critic import CRITIC_MEMORIES
+from s5_adapters.core.network.config import CRITIC_MEMORIES
 from s5_adapters.sb3 import MultiInputS5Policy, S5Policy, S5RecurrentPPO
 
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 2, "net_arch": [6]}

@@ -89,7 +89,7 @@ class Instead(S5Policy):
 @pytest.mark.parametrize("cls", [After, Instead])
 def test_a_network_of_ones_own(cls: type[S5Policy], name: str) -> None:
     made = policy(cls, name, net_arch=[6])
-    assert made._trunk.latent_dims == ((6, 6) if cls is After else (8, 8))
+    assert made._trunk.core.latent_widths == ((6, 6) if cls is After else (8, 8))
     held = {id(p) for group in made.optimizer.param_groups for p in group["params"]}
     assert held == {id(p) for p in made.parameters()}
     actions, values, log_prob = acts_as_it_trains(made)

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, make_memory
-from s5_adapters.core.network.actor_critic import CRITIC_MEMORIES
+from s5_adapters.core.network.config import CRITIC_MEMORIES
+from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.state import StateLayout
-from s5_adapters.sb3.trunk import Programs, Trunk
+from s5_adapters.sb3.trunk import FlatTrunk, Programs
 from s5_adapters.torch_bridge import to_torch
 
 
@@ -31,7 +32,11 @@ def config(**changes) -> ActorCriticConfig:
     return ActorCriticConfig(**{**base, **changes})
 
 
-def random_pair(trunk: Trunk, batch: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
+def make(config: ActorCriticConfig, *, two_inputs: bool = False, orthogonal: bool = True) -> FlatTrunk:
+    return FlatTrunk(Trunk(config, two_inputs, torso_gain=2**0.5), orthogonal)
+
+
+def random_pair(trunk: FlatTrunk, batch: int, seed: int = 0) -> tuple[jax.Array, jax.Array]:
     layers, width = trunk.layout.shape
     first, second = jax.random.normal(jax.random.key(seed), (2, layers, batch, width))
     return first, second
@@ -70,7 +75,7 @@ def test_s5s_state_is_hidden_and_cell_with_layers_first() -> None:
     [*[(name, False) for name in CRITIC_MEMORIES], ("separate", True), ("none", True)],
 )
 def test_a_sequence_with_resets_equals_its_steps(critic_memory: str, two_inputs: bool) -> None:
-    trunk = Trunk(config(critic_memory=critic_memory), two_inputs=two_inputs)
+    trunk = make(config(critic_memory=critic_memory), two_inputs=two_inputs)
     run = Programs.of(trunk)
     params = run.init(jax.random.key(1))
     prepared = run.prepare(params)
@@ -81,7 +86,7 @@ def test_a_sequence_with_resets_equals_its_steps(critic_memory: str, two_inputs:
     pi, vf = random_pair(trunk, n_seq, 3), random_pair(trunk, n_seq, 4)
     flat = tuple(x.reshape(n_seq * steps, 3) for x in features)
     latent_pi, latent_vf, pi_end, vf_end = jax.jit(trunk.sequence)(params, pi, vf, flat, starts.reshape(-1))
-    assert (latent_pi.shape[-1], latent_vf.shape[-1]) == trunk.latent_dims == (4, 7)
+    assert (latent_pi.shape[-1], latent_vf.shape[-1]) == trunk.core.latent_widths == (4, 7)
     latent_pi, latent_vf = (x.reshape(n_seq, steps, -1) for x in (latent_pi, latent_vf))
     for t in range(steps):
         now = tensors((pi, vf, tuple(x[:, t] for x in features), starts[:, t]))
@@ -92,7 +97,7 @@ def test_a_sequence_with_resets_equals_its_steps(critic_memory: str, two_inputs:
 
 
 def test_act_is_steps_actor() -> None:
-    trunk = Trunk(config(critic_memory="separate"))
+    trunk = make(config(critic_memory="separate"))
     run = Programs.of(trunk)
     prepared = run.prepare(run.init(jax.random.key(1)))
     pi, vf, x = random_pair(trunk, 4, 3), random_pair(trunk, 4, 4), jnp.ones((4, 3))
@@ -112,15 +117,10 @@ def test_with_heads_it_is_the_cores_network(critic_memory: str, image: bool) -> 
         action=Box((-1.0, -1.0), (1.0, 1.0)),
         **({"obs_shape": (40, 36, 3), "cnn_features": 8} if image else {}),
     )
-    trunk, net = Trunk(core_config), ActorCritic(core_config)
+    trunk, net = make(core_config), ActorCritic(core_config)
     run = Programs.of(trunk)
     params = run.init(jax.random.key(1))
-    core_params = dict(net.init(jax.random.key(2)))
-    for name in ("encoder", "memory", "critic_memory"):
-        if name in core_params:
-            core_params[name] = params[name]
-    for name in ("actor", "critic"):
-        core_params[name] = {**core_params[name], "MLP_0": params[name]}
+    core_params = {"trunk": params, "heads": net.init(jax.random.key(2))["heads"]}
     steps, batch = 3, 2
     obs = jax.random.uniform(jax.random.key(3), (steps, batch, *core_config.obs_shape))
     starts = jnp.array([[True, True], [False, False], [False, True]])
@@ -132,7 +132,7 @@ def test_with_heads_it_is_the_cores_network(critic_memory: str, image: bool) -> 
     latent_pi, latent_vf, pi, _ = jax.jit(trunk.sequence)(params, zeros, zeros, (rows,), flat_starts)
 
     def head(name: str, latent: jax.Array) -> jax.Array:
-        dense = core_params[name]["Dense_0"]
+        dense = core_params["heads"][name]
         return (latent @ dense["kernel"] + dense["bias"]).reshape(batch, steps, -1).swapaxes(0, 1)
 
     np.testing.assert_allclose(head("actor", latent_pi), inputs[..., :2], atol=2e-5)
@@ -144,7 +144,7 @@ def test_with_heads_it_is_the_cores_network(critic_memory: str, image: bool) -> 
 
 
 def test_plain_initialisation_is_torchs_uniform_and_differs_between_layers() -> None:
-    trunk = Trunk(config(encoder=(50, 50)), orthogonal=False)
+    trunk = make(config(encoder=(50, 50)), orthogonal=False)
     params = jax.jit(trunk.init)(jax.random.key(0))
     first, second = (np.asarray(params["encoder"]["MLP_0"][f"Dense_{i}"]["kernel"]) for i in range(2))
     assert np.abs(first).max() <= 3**-0.5
@@ -155,11 +155,11 @@ def test_plain_initialisation_is_torchs_uniform_and_differs_between_layers() -> 
 
 
 def test_orthogonal_initialisation_is_sb3s() -> None:
-    params = Programs.of(Trunk(config())).init(jax.random.key(0))
+    params = Programs.of(make(config())).init(jax.random.key(0))
     kernel = np.asarray(params["actor"]["Dense_0"]["kernel"])
     np.testing.assert_allclose(kernel.T @ kernel, 2 * np.eye(4), atol=1e-5)
 
 
 def test_equal_trunks_share_their_programs() -> None:
-    assert Programs.of(Trunk(config())) is Programs.of(Trunk(config()))
-    assert Programs.of(Trunk(config())) is not Programs.of(Trunk(config(critic_memory="none")))
+    assert Programs.of(make(config())) is Programs.of(make(config()))
+    assert Programs.of(make(config())) is not Programs.of(make(config(critic_memory="none")))

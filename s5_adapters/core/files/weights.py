@@ -1,11 +1,12 @@
 """Portable policies: one ``.safetensors`` file that holds a network's weights and everything needed to act
 with it.
 
-The tensors are the parameters, named by their path (``params/memory/B``), and the observation statistics if
-there are any. The file's metadata has two entries: ``policy``, a JSON document with the architecture, the
-spaces, the environment and the training summary, and ``sha256``, the digest of the tensor bytes and of the
-header without that entry. Nothing is unpickled, and nothing is made of a file's contents before its digest
-has been checked and its tensors match the architecture that it claims.
+The tensors are the parameters, named by their path (``params/trunk/memory/B``), and the observation
+statistics if there are any. The file's metadata has two entries: ``policy``, a JSON document with the
+architecture, the spaces, the environment and the training summary, and ``sha256``, the digest of the tensor
+bytes and of the header without that entry. Nothing is unpickled, and nothing is made of a file's contents
+before its digest has been checked and its tensors match the architecture that it claims. Files of format 1,
+whose tensors have other names, are read as well.
 """
 
 import hashlib
@@ -25,14 +26,17 @@ import numpy as np
 import safetensors.numpy
 from jax import Array
 
+from s5_adapters.core.files.format1 import from_format_1
 from s5_adapters.core.memories.memory import Params, State
-from s5_adapters.core.network.actor_critic import ActorCritic, ActorCriticConfig, PreparedActorCritic
+from s5_adapters.core.network.actor_critic import ActorCritic
+from s5_adapters.core.network.config import ActorCriticConfig
 from s5_adapters.core.network.distributions import ActionSpec, Box, Discrete, MultiDiscrete, distribution
 from s5_adapters.core.network.normalization import CLIP, EPSILON, normalize
 from s5_adapters.core.xla.processes import refuse_forked_process
 from s5_adapters.core.xla.shared import Shared
 
-FORMAT: Final = "s5-adapters policy 1"
+FORMAT: Final = "s5-adapters policy 2"
+_FORMAT_1: Final = "s5-adapters policy 1"
 _LENGTH_BYTES: Final = 8
 _LARGEST_HEADER: Final = 100_000_000
 _ACTIONS: Final = {"Discrete": Discrete, "MultiDiscrete": MultiDiscrete, "Box": Box}
@@ -87,6 +91,19 @@ class Policy:
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", jax.tree.map(_read_only, self.params))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickling: the fields, without what was made of them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """From a pickle, perhaps of when parameters had format 1."""
+        values = {f.name: state[f.name] for f in fields(self)}
+        if "trunk" not in values["params"]:
+            shapes = ActorCritic(values["config"]).param_shapes()
+            values["params"] = _unflatten(from_format_1(_flatten(values["params"]), _flatten(shapes)), shapes)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
     @cached_property
     def net(self) -> ActorCritic:
         """The network."""
@@ -133,8 +150,8 @@ class Policy:
         return inputs, value, state
 
     @cached_property
-    def _prepared(self) -> PreparedActorCritic:
-        prepared: PreparedActorCritic = self._programs.prepare(self.params)
+    def _prepared(self) -> dict[str, Any]:
+        prepared: dict[str, Any] = self._programs.prepare(self.params)
         return prepared
 
     @cached_property
@@ -157,7 +174,7 @@ class _Programs(Shared):
         net = ActorCritic(config)
 
         def step(
-            prepared: PreparedActorCritic,
+            prepared: dict[str, Any],
             normalisation: tuple[Array, Array, Array, Array] | None,
             state: State,
             obs: Array,
@@ -288,7 +305,7 @@ def _parse(content: bytes) -> Policy:
     if metadata.get("sha256") != _digest(header, body):
         raise PolicyFileError("its contents do not match its SHA-256 digest: damaged or tampered with")
     document = _parse_json(metadata["policy"].encode())
-    if document.get("format") != FORMAT:
+    if document.get("format") not in (FORMAT, _FORMAT_1):
         raise PolicyFileError(f"format {document.get('format')!r}, expected {FORMAT!r}")
     try:
         tensors = safetensors.numpy.load(content)
@@ -299,6 +316,8 @@ def _parse(content: bytes) -> Policy:
         statistics = _statistics(document["observation_statistics"], tensors)
         expected = _expected(config, statistics is not None)
         env_id, env_kwargs, training = document["env_id"], document["env_kwargs"], document["training"]
+        if document["format"] == _FORMAT_1:
+            tensors = from_format_1(tensors, expected)
     except Exception as error:  # a hostile description can make anything go wrong in there
         raise PolicyFileError(f"its description is not valid: {_first_line(error)}") from None
     problem = _mismatch(tensors, expected)
@@ -306,7 +325,8 @@ def _parse(content: bytes) -> Policy:
         raise PolicyFileError(problem)
     if not (isinstance(env_id, str | None) and isinstance(env_kwargs, dict) and isinstance(training, dict)):
         raise PolicyFileError("its description is not valid: env_id, env_kwargs or training")
-    params = _unflatten(tensors, ActorCritic(config).param_shapes())
+    named = {name.removeprefix("params/"): tensor for name, tensor in tensors.items()}
+    params = _unflatten(named, ActorCritic(config).param_shapes())
     return Policy(config, params, statistics, env_id, env_kwargs, training)
 
 
@@ -404,9 +424,8 @@ def _flatten(tree: Params) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _unflatten(tensors: Mapping[str, np.ndarray[Any, Any]], shapes: Params) -> Params:
-    names = [f"params/{name}" for name in _flatten(shapes)]
-    leaves = [jnp.asarray(tensors[name]) for name in names]
+def _unflatten(leaves_by_name: Mapping[str, Any], shapes: Params) -> Params:
+    leaves = [jnp.asarray(leaves_by_name[name]) for name in _flatten(shapes)]
     params: Params = jax.tree.unflatten(jax.tree.structure(shapes), leaves)
     return params
 

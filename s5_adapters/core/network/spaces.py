@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from s5_adapters.core.network.actor_critic import SMALLEST_IMAGE
+from s5_adapters.core.network.config import SMALLEST_IMAGE
 from s5_adapters.core.network.distributions import ActionSpec, Box, Discrete, MultiDiscrete
 
 
