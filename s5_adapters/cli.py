@@ -157,7 +157,7 @@ class Export(Command):
     """
 
     source: tyro.conf.Positional[Path]
-    """What to export: the folder of a run, a Stable-Baselines3 model's .zip, an RLlib checkpoint or a policy
+    """The source: the folder of a run, a Stable-Baselines3 model's .zip, an RLlib checkpoint or a policy
     file; which of them it is, is seen."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
     """File to write; by default policy.safetensors or policy.stablehlo."""
@@ -236,7 +236,7 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
 
 
 def matched_to_s5(config: "Algorithm") -> "Algorithm":
-    """The same configuration with its memory at the number of parameters of S5's."""
+    """Return the same configuration with its memory at the number of parameters of S5's."""
     from s5_adapters.core import make_memory
     from s5_adapters.core.memories.matching import count_params, match_params
 
@@ -358,7 +358,7 @@ def _base_of(arguments: Sequence[str]) -> "RunConfig":
 
 
 def _values_of(arguments: Sequence[str], option: str) -> tuple[str, ...]:
-    """The values of an option, looked up before the options are parsed."""
+    """Return the values of an option, looked up before the options are parsed."""
     given = [
         argument.partition("=")[2] if argument != option else value
         for argument, value in itertools.pairwise((*arguments, None))

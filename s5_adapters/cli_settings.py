@@ -32,7 +32,7 @@ class Settings:
     """The options as they were given, and the configuration that they start from."""
 
     base: RunConfig
-    """What every option defaults to."""
+    """The defaults of the options."""
     values: Mapping[str, Any]
     """All fields of a run by name; the mappings among them hold what was given alone."""
 

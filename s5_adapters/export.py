@@ -14,7 +14,7 @@ class Source(NamedTuple):
     """The kind of a trained model, and its policy."""
 
     kind: str
-    """What it is, in words."""
+    """Its kind, in words."""
     policy: Policy
     unpickled: bool
     """Reading it unpickled, and could have run code of its author's."""
@@ -76,7 +76,7 @@ class _Kind(NamedTuple):
     is_it: Callable[[Path], bool]
     read: Callable[[Path, int | None, Path | None], Policy]
     extra: str | None = None
-    """What of this package must be installed; its loader unpickles."""
+    """The extra of this package that must be installed; its loader unpickles."""
 
 
 _RUN = _Kind("the folder of a run", lambda path: (path / "config.json").is_file(), _from_run)

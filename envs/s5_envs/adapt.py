@@ -60,7 +60,7 @@ def adapt(
 
 
 def is_64_bit() -> bool:
-    """Whether ``jax_enable_x64`` is on."""
+    """Tell whether ``jax_enable_x64`` is on."""
     # JAX makes its options at run time.
     return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
@@ -116,7 +116,7 @@ class Adapted(Wrapper):
 
 
 class _Inspection:
-    """What an environment gives, traced; every method raises the line that says what is wrong."""
+    """A traced look at an environment; every method raises the line that says what is wrong."""
 
     def __init__(self, name: str, env: AnyEnvironment, params: PyTree):
         self.name, self.env = name, env
@@ -131,7 +131,7 @@ class _Inspection:
         self._is_exact = own == [self.observation_space, self.action_space]
 
     def is_exact(self) -> bool:
-        """Whether nothing needs to be adapted."""
+        """Tell whether nothing needs to be adapted."""
         self._step(self._reset())
         return self._is_exact
 
@@ -284,7 +284,7 @@ def _shaped(space: spaces.AnySpace, obs: PyTree) -> PyTree:
 
 
 def _is_wide_image(space: spaces.AnySpace, obs: PyTree) -> bool:
-    """Whether integers come wider than the uint8 that their space says: the network would not scale them."""
+    """Tell whether integers are wider than their space's uint8: the network would not scale them."""
     is_bytes = isinstance(space, spaces.Box) and np.dtype(space.dtype) == np.uint8
     return is_bytes and jnp.issubdtype(obs.dtype, jnp.integer) and obs.dtype != jnp.uint8
 
@@ -307,7 +307,7 @@ def _name_of(env: Any) -> str:
 
 
 def _same(found: spaces.AnySpace, space: Any) -> bool:
-    """Whether ``standard`` has found nothing to change."""
+    """Tell whether ``standard`` has found nothing to change."""
     if isinstance(found, spaces.Dict) and isinstance(space, spaces.Dict):
         return all(_same(part, space.spaces[name]) for name, part in found.spaces.items())
     if isinstance(found, spaces.Tuple) and isinstance(space, spaces.Tuple):

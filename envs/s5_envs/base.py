@@ -1,4 +1,4 @@
-"""What every environment here shares: gymnax's interface, with chance taken out of the rules.
+"""The base of every environment: gymnax's interface, with chance separated from the rules.
 
 An episode is split into what chance decides and what the rules make of it:
 
@@ -46,7 +46,7 @@ class EnvState(environment.EnvState):
 
 @struct.dataclass
 class EnvParams(environment.EnvParams):
-    """What may vary without compiling anew: the time limit alone."""
+    """Parameters that may vary without compiling anew: the time limit alone."""
 
     max_steps_in_episode: int = 1
 

@@ -1,4 +1,4 @@
-"""Random numbers from 32-bit words: what the environments make of ``jax.random.bits``."""
+"""Random numbers from 32-bit words of ``jax.random.bits``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Episodes of one environment side by side, stepped by one compiled call: the ground of ``gymnasium``.
+"""Parallel episodes of one environment, stepped by one compiled call: the basis of ``gymnasium``.
 
 gymnax begins the next episode in the step that ends the last one. A lane keeps that beginning ready until
 it is told to begin. So every autoreset mode plays the same episodes in the same order, and a lane of a
@@ -25,7 +25,7 @@ from s5_envs.wrappers import Wrapper
 
 
 class Transition(NamedTuple):
-    """What one step led to; every array is numpy's with the lanes in front."""
+    """The result of one step; every array is numpy's with the episodes in front."""
 
     obs: PyTree  # what the step itself led to; in a lane that began an episode instead, its first observation
     next_obs: PyTree  # the next episode's first observation where one has ended, elsewhere the same as obs
@@ -152,7 +152,7 @@ def innermost(env: AnyEnvironment) -> Any:
 
 
 def can_render(env: AnyEnvironment) -> bool:
-    """Whether there are pictures of an environment: of all in this package, through its own wrappers."""
+    """Tell whether there are pictures of an environment: of all in this package, through its own wrappers."""
     return isinstance(innermost(env), Environment)
 
 

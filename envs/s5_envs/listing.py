@@ -1,4 +1,4 @@
-"""What there is to know about each POPGym environment at a glance: spaces, lengths, rewards, scores."""
+"""Facts about each POPGym environment at a glance: spaces, lengths, rewards, scores."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class MemoryChain(Environment[State, tuple[jax.Array, jax.Array], None]):
         return State(time=jnp.int32(0), context=context, query=query)
 
     def draw(self, words: jax.Array, state: State, params: EnvParams) -> None:
-        """Nothing is left to chance."""
+        """Draw nothing: the rules decide all."""
         return
 
     def transition(
@@ -95,7 +95,7 @@ class MemoryChain(Environment[State, tuple[jax.Array, jax.Array], None]):
         return replace(state, time=state.time + 1), reward, asked
 
     def is_truncated(self, state: State, params: EnvParams) -> jax.Array:
-        """Only where ``params`` sets a limit below the chain's own end."""
+        """Tell whether ``params`` sets a limit below the chain's own end, and it is reached."""
         return (state.time >= params.max_steps_in_episode) & (state.time < self.episode_length)
 
     def get_obs(

@@ -201,7 +201,7 @@ def _square(place: jax.Array) -> Square:
 
 
 def _search(free: np.ndarray, start: Square) -> tuple[dict[Square, list[Square]], list[Square]]:
-    """Breadth first: the squares that each square was first to reach, and all squares in that order."""
+    """Search breadth first: return each square's first neighbours, and all squares in that order."""
     children: dict[Square, list[Square]] = {start: []}
     order = [start]
     for square in order:

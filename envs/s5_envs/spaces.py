@@ -64,7 +64,7 @@ class MultiDiscrete(Space):
         return jax.random.randint(key, self.shape, 0, jnp.array(self.nvec), self.dtype)
 
     def contains(self, x: jax.Array) -> jax.Array:
-        """Whether every choice of ``x`` is one of its categories."""
+        """Tell whether every choice of ``x`` is one of its categories."""
         x = jnp.asarray(x)
         return jnp.all((x >= 0) & (x < jnp.array(self.nvec)))
 

@@ -33,7 +33,7 @@ class Run:
     frameworks: tuple[Literal["purejax", "sb3", "sb3-segments", "rllib"], ...] = FRAMEWORKS  # type: ignore[assignment]
     """Where the same spec is run."""
     memories: tuple[Memory, ...] = DEFAULT_MEMORIES  # type: ignore[assignment]
-    """What stands between encoder and torsos; own-lstm is the framework's own policy, where it has one."""
+    """The memory between encoder and torsos; own-lstm is the framework's own policy, where it has one."""
     seeds: int = 1
     """Runs of each combination."""
     steps: int | None = None

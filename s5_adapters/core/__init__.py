@@ -1,4 +1,4 @@
-"""The model, in JAX alone: the resettable recurrence, S5 and its rivals, the actor-critic network."""
+"""The model, in JAX alone: the resettable recurrence, S5 and other memories, the actor-critic network."""
 
 from s5_adapters.core.memories.memory import Memory, make_memory, memory_names, register_memory
 from s5_adapters.core.network.actor_critic import ActorCritic

@@ -32,17 +32,17 @@ class Checkpoints:
         self.keep = keep
 
     def path(self, update: int) -> Path:
-        """The folder of one checkpoint."""
+        """Return the folder of one checkpoint."""
         return self.directory / str(update)
 
     def updates(self) -> list[int]:
-        """The updates that there are checkpoints of, in order."""
+        """Return the updates that there are checkpoints of, in order."""
         if not self.directory.is_dir():
             return []
         return sorted(int(path.name) for path in self.directory.iterdir() if path.name.isdigit())
 
     def latest(self) -> int | None:
-        """The last of :meth:`updates`, or None."""
+        """Return the last of ``updates``, or None."""
         return max(self.updates(), default=None)
 
     def save(self, update: int, state: Any) -> Path:

@@ -206,7 +206,7 @@ def _lock(run_dir: Path, descriptor: int, *, unprotected: bool) -> tuple[int, in
 
 
 def _try_lock(descriptor: int) -> bool | None:
-    """Whether the lock was free, and so was taken; None where there are no locks."""
+    """Tell whether the lock was free, and so was taken; None where there are no locks."""
     if fcntl is None:
         return None
     try:
@@ -225,7 +225,7 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 
 
 def _owner(run_dir: Path) -> RunConfig | None:
-    """Whose run a folder is; waits for one that has just claimed it to say so."""
+    """Return whose run a folder is; wait for one that has just claimed it to write that down."""
     path = run_dir / CONFIG_NAME
     for _ in range(_ATTEMPTS):
         try:

@@ -80,8 +80,8 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
     """
 
     precision: Precision = "default"
-    """What matrix products round their factors to; sums, states and parameters stay float32. "default" is
-    JAX's for the platform: float32 on CPU, TF32 on recent NVIDIA GPUs, the only ones that know it. On CPU,
+    """The precision to which matrix products round their factors; all else stays float32. "default" is JAX's
+    for the platform: float32 on CPU, TF32 on recent NVIDIA GPUs, the only ones that know it. On CPU,
     "bfloat16" rounds in S5, attention, encoder and torsos (a GRU's and an LSTM's cells are flax's) and is
     faster for wide networks where the processor multiplies bfloat16 (measured with AVX512_BF16)."""
 
@@ -138,12 +138,12 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
         return self.total_steps // self.steps_per_update
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON can hold them."""
+        """Return the fields as JSON can hold them."""
         return {field.name: to_json(getattr(self, field.name)) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; fields left out take their defaults.
+        """Make one of what ``to_dict`` returned; fields left out take their defaults.
 
         Raises:
             ValueError: an unknown field, with the known ones, the nearest first, or a value out of range.

@@ -1,4 +1,4 @@
-"""What a run writes down: every update as a line of JSON and as TensorBoard scalars."""
+"""A run's log: every update as a line of JSON and as TensorBoard scalars."""
 
 import json
 import math
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 
 
 class RunLog:
-    """Appends rows to ``log.jsonl`` and TensorBoard event files in the folder of a run.
+    """A log of rows in ``log.jsonl`` and TensorBoard event files in the folder of a run.
 
     A row holds ``update`` and ``step`` (environment steps so far), then numbers by name; a number that is not
     finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``.
@@ -70,7 +70,7 @@ class RunLog:
 
 
 def read_log(directory: Path) -> Iterator[Row]:
-    """The rows of a run's ``log.jsonl``, in order; a last line cut short by a crash is left out.
+    """Return the rows of a run's ``log.jsonl``, in order; a last line cut short by a crash is left out.
 
     Raises:
         ValueError: one line, where the folder has no log or a line of it is not a row.

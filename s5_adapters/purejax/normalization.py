@@ -21,7 +21,7 @@ class RunningStats(NamedTuple):
 
 
 def init_stats(shape: tuple[int, ...]) -> RunningStats:
-    """Statistics of no samples: mean 0, variance 1."""
+    """Return statistics of no samples: mean 0, variance 1."""
     return RunningStats(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.float32(0))
 
 
@@ -44,11 +44,11 @@ def update_stats(stats: RunningStats, batch: jax.Array) -> RunningStats:
 
 
 def normalize(stats: RunningStats, x: jax.Array) -> jax.Array:
-    """``(x - mean) / std`` clipped to [-CLIP, CLIP], float32; ``x`` is ``(..., *sample_shape)``."""
+    """Return ``(x - mean) / std`` clipped to [-CLIP, CLIP], float32; ``x`` is ``(..., *sample_shape)``."""
     normal: jax.Array = normalization.normalize(x.astype(jnp.float32), stats.mean, stats.variance)
     return normal
 
 
 def scale(stats: RunningStats, x: jax.Array) -> jax.Array:
-    """``x / std``, clipped to [-CLIP, CLIP]: a reward keeps its sign and its zero."""
+    """Return ``x / std``, clipped to [-CLIP, CLIP]: a reward keeps its sign and its zero."""
     return jnp.clip(x / jnp.sqrt(stats.variance + EPSILON), -CLIP, CLIP)

@@ -17,7 +17,7 @@ Pytree = Any
 
 
 class EnvStep(NamedTuple):
-    """What one step of every environment gives; arrays lead with ``num_envs``."""
+    """The result of one step of every environment; arrays lead with ``num_envs``."""
 
     obs: jax.Array
     """The next observation: after an episode's end, the first of the next episode."""

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import math
 import time
@@ -12,7 +12,7 @@ PLAIN_INTERVAL = 5.0
 
 
 class Status(NamedTuple):
-    """Where a run is."""
+    """The progress of a run at one moment."""
 
     update: int
     num_updates: int
@@ -25,7 +25,7 @@ class Status(NamedTuple):
     seconds_left: float
 
     def __str__(self) -> str:
-        """One line without the update, which the bar shows."""
+        """Return one line without the update, which the bar shows."""
         episode_return = "   -  " if math.isnan(self.episode_return) else f"{self.episode_return:6.3f}"
         return (
             f"return {episode_return} | {self.step:,} steps | {self.steps_per_second:,.0f} steps/s "
@@ -34,7 +34,7 @@ class Status(NamedTuple):
 
 
 class Reporter(Protocol):
-    """Shows a run's progress and what else there is to say meanwhile."""
+    """A display of a run's progress and messages."""
 
     def show(self, status: Status) -> None:
         """Show where the run is."""
@@ -47,7 +47,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Says nothing."""
+    """A display that shows nothing."""
 
     def show(self, status: Status) -> None:
         """Show nothing."""
@@ -60,7 +60,7 @@ class Silent:
 
 
 class Plain:
-    """Prints a line now and then: for log files, notebooks and pipes."""
+    """A display that prints a line now and then: for log files, notebooks and pipes."""
 
     def __init__(self, label: str = ""):
         self._label = f"{label}: " if label else ""
@@ -112,7 +112,7 @@ class Bar:
 
 
 def make_reporter(enabled: bool = True, label: str = "") -> Reporter:
-    """A bar if standard output is a terminal, else plain lines; nothing if not ``enabled``."""
+    """Return a bar if standard output is a terminal, else plain lines; nothing if not ``enabled``."""
     if not enabled:
         return Silent()
     console = Console()
@@ -120,7 +120,7 @@ def make_reporter(enabled: bool = True, label: str = "") -> Reporter:
 
 
 def format_duration(seconds: float) -> str:
-    """``"1:23:45"`` or ``"2:05"``."""
+    """Format seconds as ``"1:23:45"`` or ``"2:05"``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -19,7 +19,7 @@ from s5_adapters.purejax.run_folder import CHECKPOINTS_NAME, RunConfig, read_con
 
 
 class RestoredPolicy(NamedTuple):
-    """The policy of a checkpoint, and what it was trained as."""
+    """The policy of a checkpoint, with the run's configuration."""
 
     config: RunConfig
     problem: Problem
@@ -37,7 +37,7 @@ class RestoredPolicy(NamedTuple):
         return evaluator(self.params, self.obs_stats, jax.random.key(seed))
 
     def to_portable(self) -> Policy:
-        """The policy as ``save_policy`` writes it and every ecosystem reads it."""
+        """Return the policy as ``save_policy`` writes it and every ecosystem reads it."""
         statistics = None
         if self.obs_stats is not None:
             mean, variance = np.asarray(self.obs_stats.mean), np.asarray(self.obs_stats.variance)

@@ -1,4 +1,4 @@
-"""Collecting a rollout, and the advantages of its steps."""
+"""A rollout, and the advantages of its steps."""
 
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ class Carry(NamedTuple):
     episode_starts: jax.Array
     """bool: ``obs`` is the first of its episode."""
     memory_state: Pytree
-    """What the memory carries into the next step (it is zeroed there where an episode starts)."""
+    """The memory's state before the next step (it is zeroed there where an episode starts)."""
     episode_return: jax.Array
     """float32: raw reward of the current episode so far."""
     episode_length: jax.Array
@@ -56,7 +56,7 @@ class Transitions(NamedTuple):
 
 
 class Episodes(NamedTuple):
-    """What happened at each step, before any normalisation; every leaf is ``(num_steps, num_envs)``."""
+    """The episodes at each step, before any normalisation; every leaf is ``(num_steps, num_envs)``."""
 
     reward: jax.Array
     done: jax.Array
@@ -158,7 +158,7 @@ def collect(
 
 
 def advantages(transitions: Transitions, gamma: float, gae_lambda: float) -> tuple[jax.Array, jax.Array]:
-    """Generalised advantage estimation (Schulman et al., arXiv 1506.02438, equation 16), and value targets.
+    """Estimate generalised advantages (Schulman et al., arXiv 1506.02438, equation 16) and value targets.
 
     ``delta_t = r_t + gamma v_{t+1} - v_t`` and ``A_t = delta_t + gamma lambda A_{t+1}``, where the end of
     an episode stops the sum: terminated, ``v_{t+1}`` is 0; truncated, it is the final observation's value.

@@ -42,7 +42,7 @@ class RunOptions:
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """What ``config.json`` holds, as one flat mapping."""
+    """The contents of ``config.json``, one flat mapping."""
 
     training: Algorithm = dataclasses.field(default_factory=lambda: algorithm_class(DEFAULT)())
     """What is trained, and by which algorithm."""
@@ -60,7 +60,7 @@ class RunConfig:
             raise ValueError(f"weights: got {self.weights!r}, expected the name of a file")
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields in one flat mapping that JSON can hold."""
+        """Return all fields in one flat mapping that JSON can hold."""
         start = {"seed": self.seed, "weights": self.weights}
         algorithm = {ALGORITHM: self.training.name}
         return algorithm | self.training.to_dict() | start | dataclasses.asdict(self.options)

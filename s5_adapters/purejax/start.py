@@ -1,4 +1,4 @@
-"""Starting a training from a portable policy."""
+"""The start of a training from a portable policy."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from s5_adapters.purejax.problem import Problem
 
 
 def network_settings(policy: Policy) -> dict[str, Any]:
-    """The fields of a ``TrainConfig`` that a policy's network decides."""
+    """Return the fields of a ``TrainConfig`` that a policy's network decides."""
     settings = {name: getattr(policy.config, name) for name in NETWORK_FIELDS}
     settings["memory_config"] = dict(policy.config.memory_config)
     return settings | {"normalize_observations": policy.obs_statistics is not None}

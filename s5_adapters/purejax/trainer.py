@@ -293,7 +293,7 @@ class Trainer:
         return metrics
 
     def _chunk_length(self) -> int:
-        """Updates until the host next has something to do."""
+        """Count the updates until the host next has something to do."""
         wished = self.options.chunk_updates or self._adaptive_chunk
         stops = [self._num_updates, self.update + min(wished, self._buffer_size)]
         if self.run_dir is not None:

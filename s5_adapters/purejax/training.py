@@ -15,7 +15,7 @@ from s5_adapters.purejax.problem import Problem, build_problem
 
 
 class TrainResult(NamedTuple):
-    """What a whole run leaves."""
+    """The result of a whole run."""
 
     state: TrainState
     metrics: Metrics
@@ -36,7 +36,7 @@ def _matmul_precision(config: TrainConfig) -> str | None:
 
 
 def update_step(problem: Problem, config: Algorithm, state: TrainState) -> tuple[TrainState, Metrics]:
-    """One update at the configuration's precision; the metrics are float32 scalars."""
+    """Return one update at the configuration's precision; the metrics are float32 scalars."""
     with jax.default_matmul_precision(_matmul_precision(config)):
         return config.update(problem, state)
 

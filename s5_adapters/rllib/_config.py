@@ -69,11 +69,11 @@ class S5PPOConfig(PPOConfig):
         )
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        """`S5RLModule`."""
+        """Return the spec of `S5RLModule`."""
         return RLModuleSpec(module_class=S5RLModule)
 
     def environment(self, env: Any = None, **kwargs: Any) -> Self:
-        """As in every AlgorithmConfig; `s5_envs` ids need no registration."""
+        """Set the environment, as in every AlgorithmConfig; `s5_envs` ids need no registration."""
         if isinstance(env, str) and env in env_names():
             register_env(env, env_creator(env_names()[env]))
             self.env_runners(gym_env_vectorize_mode=gym.VectorizeMode.VECTOR_ENTRY_POINT)
@@ -87,7 +87,7 @@ class S5PPOConfig(PPOConfig):
         rl_module_spec: Any = NotProvided,
         **kwargs: Any,
     ) -> Self:
-        """As in every AlgorithmConfig; rows have 64 steps and the module is `S5RLModule` unless you say."""
+        """Set the module, as in every AlgorithmConfig; `S5RLModule` with rows of 64 steps by default."""
         if isinstance(model_config, Mapping):
             model_config = {"max_seq_len": MAX_SEQ_LEN} | dict(model_config)
         if isinstance(rl_module_spec, RLModuleSpec) and rl_module_spec.module_class is None:
@@ -117,7 +117,7 @@ class S5PPOConfig(PPOConfig):
     def build_env_to_module_connector(
         self, env: Any = None, spaces: Any = None, device: Any = None
     ) -> ConnectorV2:
-        """RLlib's pipeline, for an environment that it can step correctly."""
+        """Build RLlib's pipeline, for an environment that it can step correctly."""
         if isinstance(env, gym.vector.VectorEnv):
             check_autoreset(env)
         return super().build_env_to_module_connector(env=env, spaces=spaces, device=device)

@@ -37,7 +37,7 @@ def register_envs() -> tuple[str, ...]:
 
 
 def env_names() -> dict[str, str]:
-    """Each name that `register_envs` gives, with its `s5_envs` id."""
+    """Return each name that `register_envs` gives, with its `s5_envs` id."""
     settle_process()
     import s5_envs
     from s5_envs.gymnasium import NAMESPACE
@@ -47,7 +47,7 @@ def env_names() -> dict[str, str]:
 
 
 def env_creator(env_id: str) -> Callable[[Mapping[str, Any]], gym.Env | gym.vector.VectorEnv]:
-    """What `ray.tune.register_env` takes: a function of RLlib's env context.
+    """Return what `ray.tune.register_env` takes: a function of RLlib's env context.
 
     Called with `num_envs` in it, as RLlib does where the vectorize mode is `"vector_entry_point"`, the
     function makes a vector environment, otherwise a single one.

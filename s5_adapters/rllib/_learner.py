@@ -150,7 +150,7 @@ def _take(column: Any, rows: torch.Tensor) -> Any:
 
 
 def standardize(advantages: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Advantages of mean 0 and deviation 1 over the steps where `mask`, bool and of their shape, is true."""
+    """Standardise advantages over the steps where `mask`, bool and of their shape, is true."""
     mask = mask.bool()
     counted = advantages[mask]
     if not len(counted):

@@ -22,12 +22,12 @@ ACTIONS_IN_ENV_UNITS = "actions_in_env_units"
 config knows, so `S5PPOConfig` says it."""
 _OTHER_KEYS = ("max_seq_len", "weights", ACTIONS_IN_ENV_UNITS)
 _PUT_IN_BY_RLLIB = frozenset({"vf_share_layers"})
-"""What PPO and APPO add to every `model_config`; `critic_memory` says it here."""
+"""Keys that PPO and APPO add to every `model_config`; `critic_memory` says it here."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What a `model_config` says.
+    """The contents of a `model_config`.
 
     Attributes:
         network: the network's architecture.

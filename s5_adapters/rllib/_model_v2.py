@@ -75,7 +75,7 @@ class S5Model(TorchModelV2, nn.Module):
         self._values: torch.Tensor | None = None
 
     def get_initial_state(self) -> list[torch.Tensor]:
-        """The state before an episode, unbatched: one `(S,)` float32; nothing where nothing is kept."""
+        """Return the state before an episode, unbatched: one `(S,)` float32; none where nothing is kept."""
         size = self._rows.state.size
         return [torch.zeros(size)] if size else []
 
@@ -112,7 +112,7 @@ class S5Model(TorchModelV2, nn.Module):
         return dist_inputs, [after[:rows]] if state else []
 
     def value_function(self) -> torch.Tensor:
-        """The values of the last `forward`, `(B * T,)`."""
+        """Return the values of the last `forward`, `(B * T,)`."""
         if self._values is None:
             raise RuntimeError("value_function: forward() has not been called yet")
         return self._values

@@ -105,11 +105,11 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         return self._rows.config
 
     def get_params(self) -> Any:
-        """The parameters as the core's pytree of numpy arrays, copied."""
+        """Return the parameters as the core's pytree of numpy arrays, copied."""
         return self.network.snapshot()
 
     def to_policy(self) -> Policy:
-        """The trained network as a portable policy, which acts without torch and Ray: see `save_policy`."""
+        """Return the network as a portable policy, which acts without torch and Ray: see `save_policy`."""
         statistics = None if self._weights is None else self._weights.obs_statistics
         return Policy(self.actor_critic_config, self.get_params(), statistics)
 
@@ -122,13 +122,13 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         self.network.load_tree(params)
 
     def get_initial_state(self) -> dict[str, np.ndarray]:
-        """The state before an episode, unbatched: `{"memory": (S,) float32}`; `{}` where nothing is kept."""
+        """Return the state before an episode, unbatched: `{"memory": (S,) float32}`, or `{}` without one."""
         if not self._rows.state.size:
             return {}
         return {_STATE: np.zeros(self._rows.state.size, np.float32)}
 
     def train(self, mode: bool = True) -> S5RLModule:
-        """Torch's switch, kept from the parameters.
+        """Set torch's training mode, without touching the parameters.
 
         No layer behaves differently, and RLlib switches there and back at every acting step, at which
         `network` would throw away what it prepared for acting.
@@ -137,7 +137,7 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         return self
 
     def get_inference_action_dist_cls(self) -> type:
-        """RLlib's distribution of these actions."""
+        """Return RLlib's distribution of these actions."""
         if self.action_dist_cls is None and isinstance(self.action_space, gym.spaces.MultiDiscrete):
             return _multi_categorical(tuple(map(int, self.action_space.nvec)))
         return super().get_inference_action_dist_cls()
@@ -162,12 +162,12 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         return outputs
 
     def _forward_train(self, batch: Batch, **kwargs: Any) -> Batch:
-        """Distributions and values of whole rows, differentiable; the values go as EMBEDDINGS."""
+        """Compute distributions and values of whole rows, differentiable; the values go as EMBEDDINGS."""
         dist_inputs, values = self._sequences(self.network, batch)
         return {Columns.ACTION_DIST_INPUTS: dist_inputs, Columns.EMBEDDINGS: values}
 
     def compute_values(self, batch: Batch, embeddings: torch.Tensor | None = None) -> torch.Tensor:
-        """Values `(B, T)`: those of `forward_train` as they are, or without a gradient from the batch alone.
+        """Return values `(B, T)`: those of `forward_train`, or from the batch alone without a gradient.
 
         It is advantage estimation that asks for the latter, outside `no_grad`.
         """
@@ -182,17 +182,17 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         return self._without_time(values[: len(obs)])
 
     def make_target_networks(self) -> None:
-        """APPO's second set of parameters, equal to the first for now."""
+        """Make APPO's second set of parameters, equal to the first for now."""
         self.old_network = as_module(self.network.snapshot())
         self.old_network.requires_grad_(False)
 
     def get_target_network_pairs(self) -> list[tuple[JaxModule, JaxModule]]:
-        """The parameters and their copy."""
+        """Return the parameters and their copy."""
         return [(self.network, self.old_network)]
 
     @torch.no_grad()
     def forward_target(self, batch: Batch) -> Batch:
-        """The distributions that the old parameters give."""
+        """Return the distributions that the old parameters give."""
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._sequences(self.old_network, batch)[0]}
 
     def _sequences(self, network: JaxModule, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -204,7 +204,7 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         return self._without_time(dist_inputs[: len(obs)]), self._without_time(values[: len(obs)])
 
     def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Observations `(B, T, *obs_shape)` and the state `(B, S)` before them."""
+        """Read observations `(B, T, *obs_shape)` and the state `(B, S)` before them."""
         if Columns.OBS not in batch:
             raise ValueError(
                 "the minibatch is empty: RLlib takes int(rows * minibatch_size / steps) rows of max_seq_len "
@@ -246,5 +246,5 @@ def _warn_of_rescaling(config: ActorCriticConfig, model_config: Mapping[str, Any
 
 @functools.cache
 def _multi_categorical(lengths: tuple[int, ...]) -> type:
-    """RLlib asks at every acting step; making the class takes as long as the step."""
+    """Make RLlib's class once: RLlib asks at every acting step, and making it takes as long as the step."""
     return TorchMultiCategorical.get_partial_dist_cls(input_lens=list(lengths))

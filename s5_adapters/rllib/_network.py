@@ -43,29 +43,29 @@ class RowNetwork:
         return StateCodec(self.net.state_shape)
 
     def init(self, seed: Array) -> Any:
-        """Parameters drawn from a seed, () uint32."""
+        """Return parameters drawn from a seed, () uint32."""
         return self.net.init(jax.random.key(seed))
 
     def act(self, prepared: Any, state: Array, obs: Array) -> tuple[Array, Array]:
-        """One step: `state (B, S)`, `obs (B, *obs_shape)` to the next state and `dist_inputs (B, K)`."""
+        """Map one step: `state (B, S)`, `obs (B, *obs_shape)` to the next state and `dist_inputs (B, K)`."""
         return self.step(prepared, state, obs)[:2]
 
     def step(self, prepared: Any, state: Array, obs: Array) -> tuple[Array, Array, Array]:
-        """As `act`, with the values `(B,)`."""
+        """Map one step as `act` does, with the values `(B,)`."""
         starts = jnp.zeros(len(obs), bool)
         after, dist_inputs, values = self.net.step(prepared, self.state.unpack(state), obs, starts)
         return self.state.pack(after, len(obs)), dist_inputs, values
 
     def train(self, params: Any, state: Array, obs: Array) -> tuple[Array, Array]:
-        """What a loss needs: `dist_inputs (B, T, K)` and `values (B, T)`."""
+        """Return what a loss needs: `dist_inputs (B, T, K)` and `values (B, T)`."""
         return self.sequence(params, state, obs)[1:]
 
     def values(self, params: Any, state: Array, obs: Array) -> Array:
-        """`values (B, T)` alone."""
+        """Return `values (B, T)` alone."""
         return self.sequence(params, state, obs)[2]
 
     def sequence(self, params: Any, state: Array, obs: Array) -> tuple[Array, Array, Array]:
-        """Many steps: `state (B, S)`, `obs (B, T, *obs_shape)` to the last state, `dist_inputs`, `values`."""
+        """Map a sequence: `state (B, S)`, `obs (B, T, *obs_shape)` to last state, `dist_inputs`, `values`."""
         obs = jnp.swapaxes(obs, 0, 1)
         starts = jnp.zeros(obs.shape[:2], bool)
         after, dist_inputs, values = self.net.apply(params, self.state.unpack(state), obs, starts)
@@ -90,5 +90,5 @@ class Programs(Shared):
 
 
 def as_module(params: Any) -> JaxModule:
-    """The network's parameters as torch's, to which checkpoints of format 1 can be restored."""
+    """Return the network's parameters as torch's, to which checkpoints of format 1 can be restored."""
     return JaxModule(params, name_in_format_1)

@@ -28,12 +28,12 @@ _CONSTRUCTOR = Checkpointable.CLASS_AND_CTOR_ARGS_FILE_NAME
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a folder is a checkpoint of RLlib's new API stack: an algorithm's, or that of a part of it."""
+    """Tell whether a folder is a checkpoint of RLlib's new API stack: an algorithm's, or a part's."""
     return (path / _CONSTRUCTOR).is_file()
 
 
 def policy_from_checkpoint(path: Path) -> Policy:
-    """The portable policy of an algorithm's checkpoint, or of an `S5RLModule`'s.
+    """Return the portable policy of an algorithm's checkpoint, or of an `S5RLModule`'s.
 
     It is read by RLlib's own loader, which unpickles: it can run code of the checkpoint's author. Ray is not
     started.
@@ -68,7 +68,7 @@ def policy_from_checkpoint(path: Path) -> Policy:
 
 
 def _read(path: Path) -> tuple[type, tuple[Any, ...]]:
-    """The class that a checkpoint is of, and what it was constructed with."""
+    """Return the class that a checkpoint is of, and what it was constructed with."""
     try:
         constructor = pickle.loads((path / _CONSTRUCTOR).read_bytes())
         return constructor["class"], constructor["ctor_args_and_kwargs"][0]
@@ -87,7 +87,7 @@ def _module_folder(path: Path) -> Path:
 
 
 def _plain(env_config: Any) -> dict[str, Any]:
-    """What of an environment's configuration JSON can hold."""
+    """Return the part of an environment's configuration that JSON can hold."""
     kinds = (str, int, float, bool, type(None))
     return {name: value for name, value in dict(env_config).items() if isinstance(value, kinds)}
 

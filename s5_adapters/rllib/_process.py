@@ -25,5 +25,5 @@ def settle_process() -> None:
 
 
 def is_worker() -> bool:
-    """Whether Ray started this process to run tasks and actors."""
+    """Tell whether Ray started this process to run tasks and actors."""
     return ray.is_initialized() and ray.get_runtime_context().worker.mode == ray.WORKER_MODE

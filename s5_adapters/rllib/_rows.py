@@ -22,7 +22,7 @@ class MinibatchRows:
         self._patience, self._wasteful = patience, 0
 
     def fit(self, rows: int) -> int:
-        """The number of rows to pad to."""
+        """Return the number of rows to pad to."""
         size = self._smallest(rows, max_waste=4)
         self._wasteful = self._wasteful + 1 if size > 2 * rows else 0
         if self._wasteful > self._patience:
@@ -30,13 +30,13 @@ class MinibatchRows:
         return size
 
     def _smallest(self, rows: int, max_waste: int) -> int:
-        """The smallest known size of at most `max_waste` times the rows, or else a new one."""
+        """Return the smallest known size of at most `max_waste` times the rows, or else a new one."""
         size = min((s for s in self._sizes if rows <= s <= max_waste * rows), default=_round_up(rows))
         self._sizes.add(size)
         return size
 
 
 def _round_up(rows: int) -> int:
-    """The next of 1, 2, 4, 8, 16, 24, 32, 48, 64, ...: beyond 16, padding to powers of two costs too much."""
+    """Round up to 1, 2, 4, 8, 16, 24, 32, 48, 64, ...: beyond 16, powers of two pad too much."""
     power = 1 << (max(rows, 1) - 1).bit_length()
     return power * 3 // 4 if power > 16 and rows <= power * 3 // 4 else power

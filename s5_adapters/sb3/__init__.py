@@ -1,4 +1,4 @@
-"""S5 and its rivals in Stable-Baselines3: `RecurrentPPO("S5Policy", env)`.
+"""S5 and other memories in Stable-Baselines3: `RecurrentPPO("S5Policy", env)`.
 
 Importing this registers `S5Policy`, `CnnS5Policy` and `MultiInputS5Policy` with sb3-contrib's `RecurrentPPO`.
 """

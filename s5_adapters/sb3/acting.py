@@ -35,7 +35,7 @@ __all__ = ["Acting", "acting_program", "draw_noise", "head_parameters"]
 
 
 def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
-    """Weight and bias of the action head, weight and bias of the value head, and a Gaussian's `log_std`.
+    """Return weight and bias of the action head and of the value head, and a Gaussian's `log_std`.
 
     Empty where SB3's own modules must compute them: gSDE and Bernoulli, torsos in torch, and whatever a user
     put in the way (see `unchanged`).
@@ -49,7 +49,7 @@ def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
 
 
 def draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.device) -> th.Tensor:
-    """What decides between actions, `(rows, width)`; `deterministic` gives what leads to the mode."""
+    """Draw what decides between actions, `(rows, width)`; `deterministic` gives what leads to the mode."""
     nvec, width = _choices(policy), policy.action_net.out_features
     if deterministic:
         return th.full((rows, width), 1.0 if nvec else 0.0, device=device)
@@ -59,7 +59,7 @@ def draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.devi
 
 
 def acting_program(policy: S5Policy) -> PackedJit:
-    """The compiled step.
+    """Return the compiled step.
 
     Returns:
         A function `(held, pi, vf, features, starts, noise)` as `FlatTrunk.step`, with the trunk's prepared
@@ -73,7 +73,7 @@ def acting_program(policy: S5Policy) -> PackedJit:
 
 
 def _choices(policy: S5Policy) -> tuple[int, ...]:
-    """Numbers of choices of a discrete action's components; none for a Gaussian."""
+    """Return the numbers of choices of a discrete action's components; none for a Gaussian."""
     match policy.action_dist:
         case CategoricalDistribution(action_dim=n):
             return (n,)

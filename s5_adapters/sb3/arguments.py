@@ -126,7 +126,7 @@ def critic_topology(
 
 
 def fill_from(network: ActorCriticConfig, said: dict[str, Any]) -> dict[str, Any]:
-    """A policy's arguments, with a network's values where nothing was said.
+    """Return a policy's arguments, with a network's values where nothing was said.
 
     Args:
         network: the architecture that unsaid arguments come from.

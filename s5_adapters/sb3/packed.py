@@ -68,7 +68,7 @@ def join(tree: PyTree) -> Joined:
 
 
 def parted(joined: Joined) -> PyTree:
-    """The pytree that was joined; inside `jax.jit`, where it costs nothing."""
+    """Return the pytree that was joined; inside `jax.jit`, where it costs nothing."""
     places, large = joined.places, iter(joined.large)
     shapes = list(itertools.compress(places.shapes, places.is_small))
     small = iter(_split(joined.row, shapes))
@@ -91,7 +91,7 @@ class _Result(NamedTuple):
 
 
 class _Program:
-    """What a `PackedJit` compiled for arguments of one structure and of certain shapes."""
+    """A program that `PackedJit` compiled for arguments of one structure and of certain shapes."""
 
     def __init__(self, fn: Callable[..., PyTree], treedef: Any, shapes: list[tuple[int, ...]]) -> None:
         self.results: list[_Result] = []
@@ -131,7 +131,7 @@ class PackedJit:
 
     @between_graphs
     def __call__(self, held: PyTree, *args: PyTree) -> PyTree:
-        """The function's results as tensors."""
+        """Return the function's results as tensors."""
         leaves, treedef = jax.tree.flatten(args)
         given = treedef, *[leaf.shape for leaf in leaves]
         program = self._programs.get(given)

@@ -55,7 +55,7 @@ States = tuple[th.Tensor, th.Tensor]
 
 
 class ImageInput(BaseFeaturesExtractor):
-    """Passes images on, flattened: the core's Nature CNN does the work. It takes `NatureCNN`'s arguments.
+    """Images passed on, flattened: the core's Nature CNN does the work. It takes `NatureCNN`'s arguments.
 
     Args:
         observation_space: an image space, channels first (SB3 transposes).
@@ -79,7 +79,7 @@ class ImageInput(BaseFeaturesExtractor):
         self.cnn_features = features_dim
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
-        """`(batch, channels, height, width)` to `(batch, channels * height * width)`."""
+        """Flatten `(batch, channels, height, width)` to `(batch, channels * height * width)`."""
         return observations.flatten(1)
 
 
@@ -239,7 +239,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         self.trunk.prepared(self._programs.prepare, *head_parameters(self))  # compiled now, not in a rollout
 
     def to_policy(self) -> Policy:
-        """The network as a portable policy, which acts without SB3 and torch: see `save_policy`.
+        """Return the network as a portable policy, which acts without SB3 and torch: see `save_policy`.
 
         Raises:
             ValueError: a part of it that is not portable; one line that names it.
@@ -297,7 +297,7 @@ class S5Policy(RecurrentActorCriticPolicy):
     def get_distribution(
         self, obs: PyTorchObs, lstm_states: States, episode_starts: th.Tensor
     ) -> tuple[Distribution, States]:
-        """The action distribution and the actor's next state; the critic is not computed."""
+        """Return the action distribution and the actor's next state; the critic is not computed."""
         features = self._features(obs)[0]
         starts = self._check((features,), episode_starts, lstm_states)
         if not self._is_step((features,), lstm_states):
@@ -308,7 +308,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent)), states
 
     def predict_values(self, obs: PyTorchObs, lstm_states: States, episode_starts: th.Tensor) -> th.Tensor:
-        """Values `(batch, 1)` under the critic's state."""
+        """Return values `(batch, 1)` under the critic's state."""
         features = self._features(obs)[-1]
         starts = self._check((features,), episode_starts, lstm_states)
         inputs = (features,) * (1 + self._trunk.core.two_inputs)
@@ -323,7 +323,7 @@ class S5Policy(RecurrentActorCriticPolicy):
     def evaluate_actions(
         self, obs: PyTorchObs, actions: th.Tensor, lstm_states: RNNStates, episode_starts: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
-        """Values, log-probabilities and entropies of what was done, differentiable.
+        """Return values, log-probabilities and entropies of what was done, differentiable.
 
         Args:
             obs: `(n_seq * steps, *obs_shape)`, each sequence's steps together.
@@ -368,7 +368,7 @@ class S5Policy(RecurrentActorCriticPolicy):
     def extract_features(
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
     ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
-        """SB3's, behind the observation statistics of `weights`, if there are any."""
+        """Extract features as SB3 does, after the observation statistics of `weights`, if there are any."""
         if self.normalizer is None:
             return super().extract_features(obs, features_extractor)
         if self.share_features_extractor:
@@ -377,7 +377,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         return self.pi_features_extractor(obs), self.vf_features_extractor(obs)
 
     def set_training_mode(self, mode: bool) -> None:
-        """SB3's switch; after training the parameters are looked at, before anything acts by them.
+        """Set SB3's mode; after training the parameters are checked, before anything acts by them.
 
         Raises:
             ValueError: a parameter that is not finite.
@@ -388,7 +388,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         super().set_training_mode(mode)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """Torch's, of finite parameters only, since it is what every way of saving writes.
+        """Return torch's dictionary, of finite parameters only: every way of saving writes it.
 
         Raises:
             ValueError: a parameter that is not finite.
@@ -408,7 +408,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         starts: th.Tensor,
         max_waste: float | None = None,
     ) -> tuple[th.Tensor, th.Tensor, States, States]:
-        """One step by the prepared parameters; anything longer, or with a gradient, as a sequence."""
+        """Return one step by the prepared parameters; anything longer, or with a gradient, as a sequence."""
         if self._is_step(features, pi):
             return self._step(
                 self._programs.step, head_parameters(self), pi, vf, features, starts, max_waste=max_waste
@@ -418,7 +418,7 @@ class S5Policy(RecurrentActorCriticPolicy):
     def _by_sb3(
         self, latent_pi: th.Tensor, latent_vf: th.Tensor, *, deterministic: bool
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """Actions, values and log-probabilities by SB3's modules, or what a user put in their place."""
+        """Compute actions, values and log-probabilities by SB3's modules, or a user's in their place."""
         latent_pi = self.mlp_extractor.forward_actor(latent_pi)
         latent_vf = self.mlp_extractor.forward_critic(latent_vf)
         values = self.value_net(latent_vf)
@@ -428,7 +428,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         return actions.reshape((-1, *self.action_space.shape)), values, log_prob
 
     def _act_unless_changed(self, *given: Any, deterministic: bool) -> tuple[th.Tensor, ...] | None:
-        """As `_act_with_heads`, and the first time compared with SB3's modules.
+        """Act as `_act_with_heads` does; the first time compare with SB3's modules.
 
         None as well, with the random state as before, where the comparison or a NaN leaves it to them.
         """
@@ -467,7 +467,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         deterministic: bool,
         max_waste: float | None = None,
     ) -> tuple[Any, ...] | None:
-        """Actions, values, log-probabilities, latents and states of one step in one program; None where the
+        """Compute actions, values, log-probabilities, latents, states of a step by one program; None where
         heads are torch's to compute.
         """
         heads = head_parameters(self) if self._is_step(features, pi) else ()
@@ -545,12 +545,12 @@ class S5Policy(RecurrentActorCriticPolicy):
         return latent_pi, latent_vf
 
     def _features(self, obs: PyTorchObs) -> tuple[th.Tensor, ...]:
-        """The features: one for both, or the actor's and the critic's."""
+        """Return the features: one for both, or the actor's and the critic's."""
         features = self.extract_features(obs)
         return (features,) if self.share_features_extractor else tuple(features)
 
     def _check(self, features: tuple[th.Tensor, ...], starts: th.Tensor, *states: States) -> th.Tensor:
-        """The flags, `(rows,)`, once flags and states have been found to fit the rows of features."""
+        """Return the flags, `(rows,)`, once flags and states have been found to fit the rows of features."""
         layers, _, width = self.lstm_hidden_state_shape
         rows = len(features[0])
         for part in itertools.chain(*states):

@@ -36,7 +36,7 @@ __all__ = [
 
 
 def portable_config(policy: S5Policy) -> ActorCriticConfig:
-    """The architecture of the whole network, heads included.
+    """Return the architecture of the whole network, heads included.
 
     Raises:
         ValueError: a part of it that no portable policy holds; one line that names it.
@@ -81,7 +81,7 @@ def check_weights(policy: S5Policy, weights: Policy) -> None:
 
 
 def to_portable(policy: S5Policy, statistics: ObservationStatistics | None = None) -> Policy:
-    """The network with its weights, copied.
+    """Return the network with its weights, copied.
 
     Args:
         policy: what to make portable.
@@ -118,7 +118,7 @@ def load_weights(policy: S5Policy, weights: Policy) -> None:
 
 
 def policy_from_zip(path: Path, vecnormalize: Path | None = None) -> Policy:
-    """The portable policy of a model that SB3's `save` wrote.
+    """Return the portable policy of a model that SB3's `save` wrote.
 
     The file is read by SB3's own loader, which unpickles: it can run code of the file's author.
 
@@ -152,7 +152,7 @@ def policy_from_zip(path: Path, vecnormalize: Path | None = None) -> Policy:
 
 
 def read_vecnormalize(path: Path) -> ObservationStatistics | None:
-    """The observation statistics in what `VecNormalize.save` wrote; None where it leaves observations alone.
+    """Read observation statistics from a file of `VecNormalize.save`; None where it leaves them alone.
 
     Raises:
         ValueError: another object, or statistics of Dict observations.
@@ -173,7 +173,7 @@ def read_vecnormalize(path: Path) -> ObservationStatistics | None:
 
 
 def statistics_module(statistics: ObservationStatistics, shape: tuple[int, ...]) -> Normalizer:
-    """A policy's statistics in the shape in which SB3 shows observations: images with channels first."""
+    """Return a policy's statistics in the shape of SB3's observations: images with channels first."""
     mean, variance = (
         (np.moveaxis(x, -1, 0) if x.ndim == 3 else x).reshape(shape)
         for x in (statistics.mean, statistics.variance)
@@ -184,7 +184,7 @@ def statistics_module(statistics: ObservationStatistics, shape: tuple[int, ...])
 def _portable_statistics(
     statistics: ObservationStatistics, obs_shape: tuple[int, ...]
 ) -> ObservationStatistics:
-    """The statistics in a portable policy's shape: flat, or an image with channels last."""
+    """Return the statistics in a portable policy's shape: flat, or an image with channels last."""
     found = np.shape(statistics.mean)
     channels_first = len(obs_shape) == 3 and found == (obs_shape[2], *obs_shape[:2])
     fits = channels_first or found == obs_shape or (len(obs_shape) == 1 and math.prod(found) == obs_shape[0])

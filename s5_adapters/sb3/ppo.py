@@ -129,7 +129,7 @@ class S5RecurrentPPO(RecurrentPPO):
         check_finite(self.policy, f"after update {self._n_updates} (step {self.num_timesteps})")
 
     def save(self, path: Any, *args: Any, **kwargs: Any) -> None:
-        """SB3's, of finite parameters only; nothing is written otherwise.
+        """Save as SB3 does, finite parameters only; nothing is written otherwise.
 
         Raises:
             ValueError: a parameter that is not finite.

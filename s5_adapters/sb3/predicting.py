@@ -11,7 +11,7 @@ __all__ = ["flags", "numbers", "state_pair"]
 
 
 def flags(episode_starts: th.Tensor, count: int) -> th.Tensor:
-    """Flags of any shape and dtype, one for each of `count` observations, as float32 `(count,)`.
+    """Read flags of any shape and dtype, one for each of `count` observations, as float32 `(count,)`.
 
     Raises:
         ValueError: another number of flags.
@@ -27,7 +27,7 @@ def flags(episode_starts: th.Tensor, count: int) -> th.Tensor:
 
 
 def numbers(name: str, value: Any) -> np.ndarray:
-    """A number, an array, a tensor or nested lists of them as float32.
+    """Return a number, an array, a tensor or nested lists of them as float32.
 
     Raises:
         ValueError: anything else, or for flags a NaN.
@@ -43,7 +43,7 @@ def numbers(name: str, value: Any) -> np.ndarray:
 
 
 def state_pair(state: Any) -> tuple[np.ndarray, np.ndarray]:
-    """A recurrent state as its two float32 arrays.
+    """Return a recurrent state as its two float32 arrays.
 
     Args:
         state: a tuple, a list or an array of two parts.

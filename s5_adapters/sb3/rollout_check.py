@@ -29,7 +29,7 @@ class RandomState:
 
 
 def difference(policy: S5Policy, ours: list[th.Tensor], theirs: list[th.Tensor]) -> str:
-    """How a compiled step differs from SB3's modules on the same latents and random numbers.
+    """Describe how a compiled step differs from SB3's modules on the same latents and random numbers.
 
     Args:
         policy: whose step it is.

@@ -31,7 +31,7 @@ Samples = RecurrentRolloutBufferSamples | RecurrentDictRolloutBufferSamples
 
 
 def plan_segments(n_steps: int, batch_size: int) -> int:
-    """The segments' length: the longest up to `batch_size` that wastes little.
+    """Return the segments' length: the longest up to `batch_size` that wastes little.
 
     A rollout of `n_steps` is cut into m segments of up to `ceil(n_steps / m)` steps, shorter ones filled up
     with masked rows; a minibatch holds as many segments as come nearest to `batch_size` rows. The smallest m
@@ -52,12 +52,12 @@ def plan_segments(n_steps: int, batch_size: int) -> int:
 
 
 def rows_per_batch(length: int, batch_size: int) -> int:
-    """Rows of a minibatch of whole segments that comes nearest to `batch_size`."""
+    """Return the rows of a minibatch of whole segments that comes nearest to `batch_size`."""
     return length * max(1, round(batch_size / length))
 
 
 def segment_starts(n_steps: int, length: int) -> np.ndarray:
-    """First steps of a rollout's segments, and its end: as few segments of up to `length` steps as hold it,
+    """Return the first steps of a rollout's segments, and its end: as few of up to `length` steps as hold it,
     of lengths that differ by one at most, so that none is a remainder of a step or two.
     """
     count = -(-n_steps // length)
@@ -65,7 +65,7 @@ def segment_starts(n_steps: int, length: int) -> np.ndarray:
 
 
 def minibatches(n_steps: int, n_envs: int, length: int, batch_size: int) -> tuple[int, int]:
-    """Number of minibatches, and of segments in each; some hold one segment less and are filled up, masked.
+    """Count minibatches, and segments in each; some hold one segment less and are filled up, masked.
 
     As many as bring each nearest to `batch_size` rows, fewer where a minibatch would have a single row: its
     advantage, divided by the deviation of nothing, is NaN. A rollout of a single row stays one.
@@ -85,7 +85,7 @@ else:
 
 
 class _Segments(_Base):
-    """What both buffers share. It goes before sb3-contrib's recurrent buffer among the bases.
+    """The base of both buffers. It goes before sb3-contrib's recurrent buffer among the bases.
 
     Attributes:
         segment_length: steps in a segment.
@@ -108,7 +108,7 @@ class _Segments(_Base):
         n_envs: int = 1,
         segment_length: int | None = None,
     ) -> None:
-        """Like sb3-contrib's, with the segments' length (the whole rollout by default).
+        """Make a buffer like sb3-contrib's, with the segments' length (the whole rollout by default).
 
         Args:
             buffer_size: steps of a rollout, per environment.

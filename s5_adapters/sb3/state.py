@@ -51,7 +51,7 @@ class StateLayout:
         return n_layers, width
 
     def pack(self, state: Any, batch: int) -> Pair:
-        """The memory's state, leaves `(batch, ...)` if it has any, as the pair."""
+        """Return the memory's state, leaves `(batch, ...)` if it has any, as the pair."""
         if self._is_pair:
             first, second = (jnp.swapaxes(leaf, 0, 1) for leaf in jax.tree.leaves(state))
             return first, second
@@ -61,7 +61,7 @@ class StateLayout:
         return row[None, :, :width], row[None, :, width:]
 
     def unpack(self, pair: Pair) -> Any:
-        """The pair as the memory's state."""
+        """Return the pair as the memory's state."""
         if self._is_pair:
             return jax.tree.unflatten(self._codec.treedef, [jnp.swapaxes(part, 0, 1) for part in pair])
         return self._codec.unpack(jnp.concatenate([pair[0][0], pair[1][0]], axis=-1))

@@ -1,4 +1,4 @@
-"""What stands between JAX's latents and SB3's heads."""
+"""The layers between JAX's latents and SB3's heads."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class Torsos(nn.Module):
         self.latent_dim_pi, self.latent_dim_vf = ([d, *a][-1] for d, a in zip(dims, archs, strict=True))
 
     def forward_actor(self, latent: th.Tensor) -> th.Tensor:
-        """The action head's input."""
+        """Return the action head's input."""
         features: th.Tensor = self.policy_net(latent)
         return features
 
     def forward_critic(self, latent: th.Tensor) -> th.Tensor:
-        """The value head's input."""
+        """Return the value head's input."""
         features: th.Tensor = self.value_net(latent)
         return features

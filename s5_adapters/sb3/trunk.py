@@ -45,7 +45,7 @@ class FlatTrunk:
         return StateLayout(self.core.memory)
 
     def init(self, key: jax.Array) -> Params:
-        """The trunk's parameters."""
+        """Return the trunk's parameters."""
         params = self.core.init(key)
         if self.orthogonal:
             return params
@@ -60,7 +60,7 @@ class FlatTrunk:
         features: tuple[jax.Array, ...],
         starts: jax.Array,
     ) -> tuple[jax.Array, jax.Array, Pair, Pair]:
-        """One step of actor and critic together.
+        """Return one step of actor and critic together.
 
         Args:
             prepared: from the trunk's `prepare`.
@@ -79,7 +79,7 @@ class FlatTrunk:
     def act(
         self, prepared: Params, pi: Pair, features: jax.Array, starts: jax.Array
     ) -> tuple[jax.Array, Pair]:
-        """One step of the actor alone: its latent and its next state."""
+        """Return one step of the actor alone: its latent and its next state."""
         inputs = (features,) * (1 + self.core.two_inputs)
         latent, _, pi, _ = self.step(prepared, pi, pi, inputs, starts)
         return latent, pi
@@ -87,7 +87,7 @@ class FlatTrunk:
     def sequence(
         self, params: Params, pi: Pair, vf: Pair, features: tuple[jax.Array, ...], starts: jax.Array
     ) -> tuple[jax.Array, jax.Array, Pair, Pair]:
-        """Whole sequences, differentiable: rows flat, `(n_seq * steps, F)`, `starts (n_seq * steps,)`."""
+        """Map whole sequences, differentiable: rows flat, `(n_seq * steps, F)`, `starts (n_seq * steps,)`."""
         n_seq = pi[0].shape[1]
 
         def time_first(rows: jax.Array) -> jax.Array:

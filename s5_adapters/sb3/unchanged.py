@@ -60,7 +60,7 @@ _FROM_LATENT = ActorCriticPolicy._get_action_dist_from_latent
 
 
 def heads_are_unchanged(policy: S5Policy) -> bool:
-    """Whether SB3's own heads and distribution, and nothing else, stand between the trunk and the action.
+    """Tell whether only SB3's own heads and distribution stand between the trunk and the action.
 
     That is: no torsos in torch, two dense heads with a bias, in float32, and a distribution whose parameters
     are the action head's outputs and, for a Gaussian, the policy's `log_std`.
@@ -97,7 +97,7 @@ def _is_plain(parameter: Any) -> bool:
 
 
 def _suits(dist: Any, action_net: Any, policy: S5Policy) -> bool:
-    """Whether a distribution is SB3's, for a dense action head of as many outputs."""
+    """Tell whether a distribution is SB3's, for a dense action head of as many outputs."""
     width = len(action_net._parameters["bias"])
     kind = type(dist)
     if kind not in _DISTRIBUTIONS or not _is_unchanged(dist, kind):

@@ -102,11 +102,11 @@ class JaxVecEnv(VecEnv):
         self.batch.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of the environments' batch, the same for all."""
+        """Return an attribute of the environments' batch, the same for all."""
         return [getattr(self.batch, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Refused: a JAX environment is immutable and compiled."""
+        """Refuse: a JAX environment is immutable and compiled."""
         raise NotImplementedError(
             f"JaxVecEnv: cannot set {attr_name!r}: JAX environments are immutable; pass it to JaxVecEnv(...)"
         )
@@ -114,16 +114,16 @@ class JaxVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Refused: a JAX environment's methods are functions of a state that it does not hold."""
+        """Refuse: a JAX environment's methods are functions of a state that it does not hold."""
         raise NotImplementedError(
             f"JaxVecEnv: cannot call {method_name!r} on one environment: all are stepped by one compiled call"
         )
 
     def env_is_wrapped(self, wrapper_class: type, indices: VecEnvIndices = None) -> list[bool]:
-        """False for each: no gymnasium wrapper is inside."""
+        """Return False for each: no gymnasium wrapper is inside."""
         return [False] * len(list(self._get_indices(indices)))
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """One `(H, W, 3)` uint8 picture per environment, with `render_mode="rgb_array"`."""
+        """Return one `(H, W, 3)` uint8 picture per environment, with `render_mode="rgb_array"`."""
         pictures = self.batch.render() if self.render_mode == "rgb_array" else None
         return [None] * self.num_envs if pictures is None else list(pictures)

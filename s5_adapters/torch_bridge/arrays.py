@@ -40,7 +40,7 @@ _is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 
 
 
 def to_jax(tensor: torch.Tensor, name: str = "tensor") -> np.ndarray | jax.Array:
-    """The tensor as something a jitted function takes, without a copy where memory allows.
+    """Return the tensor as something a jitted function takes, without a copy where memory allows.
 
     On CPU that is a numpy view (which `jax.jit` takes in place when it is 64-byte aligned, as torch's own
     allocations are), on CUDA a `jax.Array` by dlpack. The result aliases the tensor: use it and be done
@@ -92,7 +92,7 @@ def _from_dlpack(tensor: torch.Tensor) -> jax.Array:
 
 
 def to_torch(array: jax.Array) -> torch.Tensor:
-    """The array as a tensor on the same device, once it is computed.
+    """Return the array as a tensor on the same device, once it is computed.
 
     Small arrays on the CPU are copied (but bfloat16, which numpy lacks), in a tenth of the time that dlpack
     takes to hand one over; of others the tensor is the memory itself: writing to it writes to the array.
@@ -124,7 +124,7 @@ def check_call(caller: str) -> None:
 
 
 def between_graphs(fn: Callable[P, R]) -> Callable[P, R]:
-    """The function, called as it is by `torch.compile`, whose graphs end before it and go on after it."""
+    """Let `torch.compile` call the function as it is: graphs end before it and go on after it."""
     # torch.compiler.disable, which is public, imports all of the compiler.
     eager: Callable[P, R] = torch._disable_dynamo(fn)  # type: ignore[attr-defined]
 
@@ -136,7 +136,7 @@ def between_graphs(fn: Callable[P, R]) -> Callable[P, R]:
 
 
 def common_device(tensors: Sequence[torch.Tensor]) -> torch.device:
-    """The one device that all tensors are on; the CPU where there are none.
+    """Return the one device that all tensors are on; the CPU where there are none.
 
     Raises:
         ValueError: they are on several.
@@ -151,7 +151,7 @@ def common_device(tensors: Sequence[torch.Tensor]) -> torch.device:
 
 
 def on_device(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """A context for jitted calls: computes CPU tensors on the CPU where JAX's default is an accelerator;
+    """Return a context for jitted calls: CPU tensors compute on the CPU where JAX's default is a GPU;
     CUDA arrays carry their own device.
     """
     if device.type == "cpu" and jax.default_backend() != "cpu":
@@ -180,7 +180,7 @@ def check_device(device: torch.device, name: str) -> None:
 
 
 def dtype_name(tensor: torch.Tensor) -> str:
-    """The tensor's dtype without torch's prefix."""
+    """Return the tensor's dtype without torch's prefix."""
     return str(tensor.dtype).removeprefix("torch.")
 
 

@@ -32,7 +32,7 @@ class Buckets:
         self.shapes.add(shape)
 
     def fit(self, *shape: int, max_waste: float | None = None) -> tuple[int, ...]:
-        """The shape to pad to."""
+        """Return the shape to pad to."""
         if shape in self.shapes:
             return shape
         limit = math.prod(shape) * (self.max_waste if max_waste is None else max_waste)

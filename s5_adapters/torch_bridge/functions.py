@@ -129,7 +129,7 @@ Flat = Callable[[Sequence[Any], Sequence[Any]], _Result]
 
 
 def _flat(fn: Callable[..., PyTree], treedef: Any, slots: tuple[Any, ...]) -> Flat:
-    """The function of the tensors and the traced leaves alone."""
+    """Return the function of the tensors and the traced leaves alone."""
 
     def flat(tensors: Sequence[Any], traced: Sequence[Any]) -> _Result:
         given, others = iter(tensors), iter(traced)
@@ -170,7 +170,7 @@ class _Program:
         self.pull_back = jax.jit(lambda vjp, cotangents: vjp(cotangents))
 
     def export(self, tensors: Sequence[torch.Tensor]) -> list[Any]:
-        """The tensors for a jitted call; an error names the argument by its place among the call's."""
+        """Return the tensors for a jitted call; an error names the argument by its place among the call's."""
         try:
             return [to_jax(tensor) for tensor in tensors]
         except (TypeError, OverflowError, RuntimeError):
@@ -196,7 +196,7 @@ class _Program:
         return self._derive(("gradient", mask), flat, describe)
 
     def batched(self, axes: Axes) -> _Program:
-        """The function mapped over these axes of its tensors, the new axis first in every output."""
+        """Return the function mapped over these axes of its tensors, the new axis first in every output."""
         mapped = jax.vmap(self._flat, in_axes=(list(axes), None))
 
         def flat(tensors: Sequence[Any], traced: Sequence[Any]) -> _Result:
@@ -220,14 +220,14 @@ class _Program:
     def _smooth(
         self, mask: tuple[bool, ...], tensors: Sequence[Any], given: Sequence[Any], traced: Sequence[Any]
     ) -> _Result:
-        """The function with the tensors of `mask` replaced by those given."""
+        """Return the function with the tensors of `mask` replaced by those given."""
         replacing = iter(given)
         full = [next(replacing) if wanted else t for wanted, t in zip(mask, tensors, strict=True)]
         return self._flat(full, traced)
 
 
 class _Call:
-    """What one differentiable call carries around the autograd function: its traced leaves, its device, and
+    """The data of a differentiable call around the autograd function: its traced leaves, its device, and
     afterwards the structure of its outputs.
     """
 
@@ -236,7 +236,7 @@ class _Call:
         self.structure: Any = None
 
     def run(self, program: _Program, tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """The program's outputs, without a gradient."""
+        """Return the program's outputs, without a gradient."""
         with on_device(self.device):
             result = program.run(program.export(tensors), self.traced)
         self.structure = result.structure
@@ -312,7 +312,7 @@ def _gradients(
     tensors: Sequence[torch.Tensor],
     cotangents: Sequence[torch.Tensor],
 ) -> tuple[torch.Tensor | None, ...]:
-    """What `backward` returns, as differentiable tensors."""
+    """Return what `backward` returns, as differentiable tensors."""
     mask = tuple(ctx.needs_input_grad[2:])
     smooth = _of(call.structure[1], cotangents)
     record = _Call(call.traced, call.device)
@@ -334,7 +334,7 @@ def _slot(leaf: Any) -> Any:
 
 
 def _held(leaf: Any, caller: str) -> Any:
-    """A traced argument that is no tensor, safe to keep until backward: a caller's array is copied."""
+    """Return a traced argument that is no tensor, safe to keep until backward: a caller's array is copied."""
     if not isinstance(leaf, np.ndarray):
         return leaf
     if leaf.dtype in (np.float64, np.complex128) and not is_64_bit():
@@ -371,7 +371,7 @@ def _name(fn: Callable[..., Any]) -> str:
 
 
 def _describe(treedef: Any, slots: tuple[Any, ...], place: int) -> str:
-    """A tensor of a call in the words of the call: `argument 0['w']`, `argument scale`."""
+    """Return a tensor of a call in the words of the call: `argument 0['w']`, `argument scale`."""
     tree = jax.tree.unflatten(treedef, range(len(slots)))
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(tree)[0]]
     path = [path for path, slot in zip(paths, slots, strict=True) if slot is _TENSOR][place]

@@ -1,4 +1,4 @@
-"""A JAX model's parameters as a torch module, and what acting needs of them."""
+"""A JAX model's parameters as a torch module, and what acting prepares of them."""
 
 from __future__ import annotations
 
@@ -62,18 +62,18 @@ class JaxModule(nn.Module):
 
     @between_graphs
     def tree(self) -> PyTree:
-        """The parameters themselves, in the pytree the model expects: what to pass to a `jax2torch`
+        """Return the parameters themselves, in the pytree the model expects: what to pass to a `jax2torch`
         function.
         """
         return jax.tree.unflatten(self._treedef, self._leaves())
 
     def arrays(self) -> PyTree:
-        """The same pytree as arrays for a jitted call. They alias the parameters: do not keep them."""
+        """Return the same pytree as arrays for a jitted call. They alias the parameters: do not keep them."""
         names = zip(self._names, self._leaves(), strict=True)
         return jax.tree.unflatten(self._treedef, [to_jax(leaf, name) for name, leaf in names])
 
     def snapshot(self) -> PyTree:
-        """The same pytree as numpy copies, to save or to hand to the core."""
+        """Return the same pytree as numpy copies, to save or to hand to the core."""
         return jax.tree.unflatten(
             self._treedef, [leaf.detach().cpu().numpy().copy() for leaf in self._leaves()]
         )
@@ -99,7 +99,7 @@ class JaxModule(nn.Module):
 
     @between_graphs
     def prepared(self, prepare: Callable[..., PyTree], *beside: torch.Tensor) -> PyTree:
-        """`prepare(params, *beside)`, computed once for the values that the tensors have. Nothing in it
+        """Return `prepare(params, *beside)`, computed once for the tensors' values. Nothing in it
         aliases torch's memory.
 
         Args:
@@ -133,13 +133,12 @@ class JaxModule(nn.Module):
         self._prepared.clear()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling and copying: everything but the cache, which holds JAX arrays."""
+        """Return everything but the cache, which holds JAX arrays, for pickling and copying."""
         return {**self.__dict__, "_prepared": {}}
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        former_name = self._former_name
-        for name in self._names if former_name is not None else ():
-            former = prefix + former_name(name)
+        for name in self._names:
+            former = prefix + (name if self._former_name is None else self._former_name(name))
             if prefix + name not in state_dict and former in state_dict:
                 state_dict[prefix + name] = state_dict.pop(former)
         super()._load_from_state_dict(state_dict, prefix, *others)
@@ -156,5 +155,5 @@ class JaxModule(nn.Module):
 
 
 def _path_name(path: tuple[Any, ...]) -> str:
-    """A pytree path as a parameter's name: keys and indices joined by slashes (torch forbids dots)."""
+    """Return a pytree path as a parameter's name: keys and indices joined by slashes (torch forbids dots)."""
     return jax.tree_util.keystr(path, simple=True, separator="/").replace(".", "_") or "value"

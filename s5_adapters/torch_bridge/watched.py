@@ -103,7 +103,7 @@ class Values:
         self._note(tensors)
 
     def are_those_of(self, tensors: Sequence[torch.Tensor]) -> bool:
-        """Whether these tensors have the same shapes, dtypes and values, bit by bit on the CPU."""
+        """Tell whether these tensors have the same shapes, dtypes and values, bit by bit on the CPU."""
         if len(tensors) != len(self.copies):
             return False
         if (
@@ -137,7 +137,7 @@ class Values:
 
 
 def _is_exposed(tensor: torch.Tensor) -> bool:
-    """Whether values may change without a trace: it is not watched, or others hold its memory."""
+    """Tell whether values may change without a trace: it is not watched, or others hold its memory."""
     storage = torch.Tensor.untyped_storage(tensor)
     shared = _uses(storage._cdata) > _OWN_USES or tensor.is_shared()
     return shared or type(tensor) is not Watched

@@ -1,4 +1,4 @@
-"""Replays recorded episodes of the numpy references through the environments, and counts every difference.
+"""Replay recorded episodes of the numpy references through the environments; count the differences.
 
 python -m s5_envs.conformance FOLDER_OF_TRACES [--family repeat_previous ...]
 """

@@ -1,4 +1,4 @@
-"""How each family's file says what chance decided, and what its observations look like here."""
+"""How each family's file records chance, and how its observations look here."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _packed_board(field: str) -> Fields:
 
 
 def _prepared(field: str) -> Fields:
-    """Draws of an environment that prepares its next episode: the first state's ``field`` will do."""
+    """Return the draws of an environment that prepares its next episode: the first state's ``field``."""
 
     def draws(env: OwnEnvironment, e: Episodes) -> PyTree:
         hidden = FAMILIES[e.file.family].hidden(env, e)
@@ -174,7 +174,7 @@ def _physics_family(prefix: str, noisy: bool = False) -> Family:
 
 
 def on_the_edge(physics: np.ndarray, tolerance: float) -> np.ndarray:
-    """Where a CartPole stands within ``tolerance`` of a limit, so that rounding may decide its end."""
+    """Mark where a CartPole is within ``tolerance`` of a limit, so that rounding may decide its end."""
     if physics.shape[-1] != 4:
         return np.zeros(physics.shape[:-1], bool)
     beyond = np.abs(physics[..., [0, 2]]) - np.array([X_LIMIT, ANGLE_LIMIT])

@@ -1,4 +1,4 @@
-"""Replays a family's file and counts the differences."""
+"""Replay a family's file and count the differences."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ the last bit of a sine grows to 1e-5 within 130 to 320 steps, whoever computes i
 
 @dataclass
 class Result:
-    """What a replay of one family found."""
+    """The result of a family's replay."""
 
     family: str
     mode: str = ""

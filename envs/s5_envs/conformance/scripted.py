@@ -79,9 +79,9 @@ class Scripted(Environment[ScriptState, PyTree, PyTree]):
         return self.env.get_obs(state.inner, params)
 
     def observation_space(self, params: EnvParams | None = None) -> spaces.Space:
-        """The environment's."""
+        """Return the environment's."""
         return self.env.observation_space(params)
 
     def action_space(self, params: EnvParams | None = None) -> spaces.ArraySpace:
-        """The environment's."""
+        """Return the environment's."""
         return self.env.action_space(params)

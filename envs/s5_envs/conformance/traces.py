@@ -60,7 +60,7 @@ class TraceFile:
         return list(named | dict.fromkeys(key.split("/")[0] for key in self._arrays if "/" in key))
 
     def has(self, variant: str, name: str) -> bool:
-        """Whether a field was recorded."""
+        """Tell whether a field was recorded."""
         return f"{variant}/{name}" in self._arrays
 
     def field(self, variant: str, name: str, rows: int | None = None) -> np.ndarray:
@@ -112,7 +112,7 @@ class Episodes:
         return np.arange(lengths.max()) < lengths[:, None]
 
     def has(self, name: str) -> bool:
-        """Whether a field was recorded."""
+        """Tell whether a field was recorded."""
         return self.file.has(self.variant, name)
 
     def per_episode(self, name: str) -> np.ndarray:

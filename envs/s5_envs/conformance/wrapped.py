@@ -1,4 +1,4 @@
-"""Replays ``wrappers.npz``: the flat observations that POPGym's wrappers make, through the wrappers here.
+"""Replay ``wrappers.npz``: the flat observations that POPGym's wrappers make, through the wrappers here.
 
 That file has no hidden state, so it is recovered from the observations themselves: the cards are those that
 were shown, the ships lie where there were hits, and so on.
@@ -31,7 +31,7 @@ TOLERANCE = 1e-5
 
 @dataclass
 class Counts:
-    """What one environment's replay found."""
+    """The result of an environment's replay."""
 
     transitions: int
     obs: int

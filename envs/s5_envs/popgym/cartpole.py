@@ -1,4 +1,4 @@
-"""What the CartPoles: the physics of gymnasium's CartPole-v1 (Barto, Sutton & Anderson 1983)."""
+"""The CartPoles' physics, that of gymnasium's CartPole-v1 (Barto, Sutton & Anderson 1983)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the games of cards that are dealt one by one share."""
+"""The base of games whose cards are dealt one by one."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class DeckGame(Environment[StateT, CardT, CardT]):
         return fresh_deck(self.num_decks, self.num_classes)
 
     def is_truncated(self, state: StateT, params: EnvParams) -> jax.Array:
-        """Only where ``params`` sets a limit below the deck: a deck dealt out terminates."""
+        """Tell whether a limit of ``params`` below the deck is reached: a deck dealt out terminates."""
         return (state.time >= params.max_steps_in_episode) & (state.time < self.episode_length)
 
 

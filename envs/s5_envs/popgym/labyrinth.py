@@ -1,4 +1,4 @@
-"""What the two labyrinth families share: a fresh maze every episode, seen through a 3 x 3 window.
+"""The base of the two labyrinth families: a fresh maze every episode, seen through a 3 x 3 window.
 
 A maze takes dozens of steps to make, and gymnax asks for a fresh episode at every step. So each episode
 grows the next one's maze, a few cells a step and fast enough to be done when the shortest possible episode
@@ -28,7 +28,7 @@ _MOVES = np.array([(0, -1), (0, 1), (-1, 0), (1, 0)], np.int32)  # left, right, 
 
 @struct.dataclass
 class Layout:
-    """What an episode hides: its maze, and the next one's beginnings."""
+    """The hidden part of an episode: its maze, and the beginning of the next."""
 
     walls: jax.Array  # (side,) uint32, bit x of row y set where square (y, x) cannot be entered
     start: jax.Array  # (2,) int32, row and column, in the outer wall
@@ -110,7 +110,7 @@ class Labyrinth(Environment[State, Layout, mazes.Maze]):
 
     @property
     def draw_words(self) -> int:
-        """What a step's share of the next maze takes."""
+        """Random words for a step's share of the next maze."""
         shortest = min(self.shortest_episode, self.episode_length)
         return mazes.CARVE_WORDS * -(-(self.cells**2 - 1) // shortest)
 

@@ -34,7 +34,7 @@ class LabyrinthEscape(Labyrinth):
         return -step, 1.0 - step
 
     def is_terminated(self, state: State, params: EnvParams) -> jax.Array:
-        """Whether the agent stands on the goal."""
+        """Tell whether the agent stands on the goal."""
         return jnp.all(state.position == state.layout.goal)
 
     def reward(self, state: State, is_new: jax.Array) -> jax.Array:

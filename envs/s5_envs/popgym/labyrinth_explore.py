@@ -36,7 +36,7 @@ class LabyrinthExplore(Labyrinth):
         return -1.0 / self.max_episode_length, 1.0 / (2 * self.cells**2 - 1)
 
     def is_terminated(self, state: State, params: EnvParams) -> jax.Array:
-        """Whether every free square was found."""
+        """Tell whether every free square was found."""
         return state.n_found == state.n_free
 
     def reward(self, state: State, is_new: jax.Array) -> jax.Array:

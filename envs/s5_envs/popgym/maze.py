@@ -157,7 +157,7 @@ def draw_entrances(words: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
 
 
 def has_bit(rows: jax.Array, square: jax.Array) -> jax.Array:
-    """Whether the bit of ``square`` (row, column) is set in the rows of bits (H,)."""
+    """Tell whether the bit of ``square`` (row, column) is set in the rows of bits (H,)."""
     return ((rows[square[0]] >> square[1].astype(jnp.uint32)) & 1).astype(bool)
 
 
@@ -186,7 +186,7 @@ def _bit_at(cells: jax.Array, row: jax.Array, column: jax.Array) -> jax.Array:
 
 
 def _pick_cell(cells: jax.Array, word: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Row and column of a cell whose bit is set in ``cells`` (n,), uniform among all such, and their number.
+    """Pick a cell whose bit is set in ``cells`` (n,), uniformly: row, column, and the number of such cells.
 
     Where no bit is set, some cell inside the grid.
     """
@@ -201,7 +201,7 @@ def _pick_cell(cells: jax.Array, word: jax.Array) -> tuple[jax.Array, jax.Array,
 
 
 def _blind_draws(chance: jax.Array, word: jax.Array) -> jax.Array:
-    """Number of draws up to and including the first hit, geometric with success probability ``chance``."""
+    """Draw the number of draws up to and including the first hit, geometric with probability ``chance``."""
     return 1 + jnp.floor(jnp.log1p(-uniform(word)) / jnp.log1p(-chance)).astype(jnp.int32)
 
 

@@ -101,7 +101,7 @@ class MineSweeper(Environment[State, jax.Array, None]):
         )
 
     def draw(self, words: jax.Array, state: State, params: EnvParams) -> None:
-        """Nothing is left to chance."""
+        """Draw nothing: the rules decide all."""
         return
 
     def transition(
@@ -127,7 +127,7 @@ class MineSweeper(Environment[State, jax.Array, None]):
         return state, reward, over
 
     def is_truncated(self, state: State, params: EnvParams) -> jax.Array:
-        """Out of steps, unless that step ended the game."""
+        """Tell whether the steps ran out, unless the last one ended the game."""
         return (state.time >= params.max_steps_in_episode) & ~state.over
 
     def get_obs(

@@ -1,4 +1,4 @@
-"""What the pendulums share: the physics and noise (gymnasium's Pendulum-v1)."""
+"""The base of the pendulums: physics and noise (gymnasium's Pendulum-v1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the CartPoles and the pendulums share: physics of floats, a time limit, noise on what is shown."""
+"""The base of CartPoles and pendulums: physics of floats, a time limit, noise on what is shown."""
 
 from __future__ import annotations
 

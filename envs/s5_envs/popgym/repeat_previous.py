@@ -51,7 +51,7 @@ class RepeatPrevious(OneCardGame[State]):
 
     @property
     def reward_scale(self) -> float:
-        """What a right answer earns and a wrong one costs."""
+        """The reward of a right answer and the cost of a wrong one."""
         return 1.0 / (self.num_cards - self.k)
 
     def start(self, hidden: jax.Array, params: EnvParams) -> State:

@@ -29,12 +29,12 @@ FACE_DOWN = Tile(".", (158, 176, 204), drawn="")
 
 
 def suit_tile(suit: int, is_marked: bool = False) -> Tile:
-    """A card of which the suit counts."""
+    """Return a card of which the suit counts."""
     return Tile(SUITS[suit], CARD, RED if suit in (1, 3) else INK, is_marked)
 
 
 def class_tile(value: int, num_classes: int, is_marked: bool = False) -> Tile:
-    """A card of which the colour (2 classes), the suit (4) or the rank (13) counts."""
+    """Return a card of which the colour (2 classes), the suit (4) or the rank (13) counts."""
     if num_classes == len(SUITS):
         return suit_tile(value, is_marked)
     if num_classes == len(RANKS):
@@ -50,7 +50,7 @@ def _unpack(stack: ArrayLike, count: int) -> list[int]:
 
 
 def _newest_last(suits: list[int]) -> tuple[Tile, ...]:
-    """The newest cards of a list that has the newest first, in a row of fixed length."""
+    """Return the newest cards of a list that has the newest first, in a row of fixed length."""
     tiles = [suit_tile(suit) for suit in suits[:_IN_A_ROW][::-1]]
     return (*[BLANK] * (_IN_A_ROW - len(tiles)), *tiles)
 

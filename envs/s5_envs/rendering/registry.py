@@ -68,7 +68,7 @@ def render_state(
 
 
 def _fields(env: OwnEnvironment, state: PyTree) -> Tiles:
-    """The names and values of the state's fields, for an environment that has no picture of its own."""
+    """Return names and values of the state's fields, for an environment without a picture of its own."""
     lines = []
     for f in fields(state):
         leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(getattr(state, f.name))]

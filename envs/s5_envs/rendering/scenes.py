@@ -30,7 +30,7 @@ _LINE = 22
 
 
 class Scene(Protocol):
-    """What every scene can do."""
+    """The interface of every scene."""
 
     def to_text(self) -> str:
         """Return lines of text."""
@@ -158,7 +158,7 @@ class Sketch:
 
 
 def _sheet(width: float, body: float) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """An empty picture with room for a line of text above the body."""
+    """Return an empty picture with room for a line of text above the body."""
     image = Image.new("RGB", (round(width), round(body) + _LINE + 2 * _MARGIN), PAPER)
     return image, ImageDraw.Draw(image)
 

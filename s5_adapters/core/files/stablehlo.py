@@ -11,7 +11,7 @@ from jax import Array
 from s5_adapters.core.files.weights import Policy, write_whole
 
 PLATFORMS: Final = ("cpu", "cuda", "rocm", "tpu")
-"""What the program is lowered for."""
+"""The platforms that the program is lowered for."""
 
 
 def export_stablehlo(path: str | os.PathLike[str], policy: Policy) -> None:
@@ -37,7 +37,7 @@ def export_stablehlo(path: str | os.PathLike[str], policy: Policy) -> None:
     policy.act(obs, first, jnp.ones(1, bool))  # prepares the weights, so that no step does
 
     def act(obs: Array, state: tuple[Array, ...], episode_start: Array) -> tuple[Array, tuple[Array, ...]]:
-        """One environment's step: batches of one, since no network needs to know of symbolic sizes."""
+        """Return one environment's step: batches of one, since no network needs to know of symbolic sizes."""
         one = jax.tree.unflatten(structure, [leaf[None] for leaf in state])
         action, after = policy.act(obs[None], one, episode_start[None])
         return action[0], tuple(leaf[0] for leaf in jax.tree.leaves(after))

@@ -189,7 +189,7 @@ class _Programs(Shared):
 
 
 def _read_only(leaf: Any) -> Any:
-    """A leaf that nothing can write to: what was prepared of it stays true."""
+    """Return a leaf that nothing can write to: what was prepared of it stays true."""
     if isinstance(leaf, jax.Array):
         return leaf
     array = np.array(leaf)

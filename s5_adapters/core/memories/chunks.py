@@ -18,7 +18,7 @@ from s5_adapters.core.xla.platform import default_platform
 
 REMATS: Final = ("none", "dots", "full")
 GATES: Final = "gates"
-"""What ``checkpoint_name`` calls the gates' products, which ``remat="dots"`` stores beside the states."""
+"""The name of the gates' products, which ``remat="dots"`` stores with the states."""
 DEFAULT_ROWS: Final = {"cpu": 1024}
 """Rows a chunk by platform, where a benchmark found chunks to pay; 0, the whole sequence, elsewhere."""
 FULL_STEPS: Final = 64

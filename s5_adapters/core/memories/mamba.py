@@ -24,7 +24,7 @@ wide. At 1,024 steps of 8 sequences, 2 x 64, the gradient takes less than half t
 
 
 class MambaState(NamedTuple):
-    """What a layer, or with an axis ``n_layers`` after the batch a stack, carries; float32."""
+    """The state of a layer or, with an axis ``n_layers`` after the batch, of a stack; float32."""
 
     convolution: Array
     """``(batch, d_conv - 1, E)``: the convolution's last inputs of this episode, the latest last."""

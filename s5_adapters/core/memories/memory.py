@@ -164,7 +164,7 @@ class Memory(ABC):
 
 
 def is_shape(node: object) -> bool:
-    """Whether a node of a ``state_shape`` is a leaf's shape."""
+    """Tell whether a node of a ``state_shape`` is a leaf's shape."""
     return isinstance(node, tuple) and bool(node) and all(isinstance(n, int) for n in node)
 
 

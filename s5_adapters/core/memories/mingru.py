@@ -20,7 +20,7 @@ from s5_adapters.core.xla.rows import dense
 
 
 class MinGRUState(NamedTuple):
-    """What a layer, or with an axis ``n_layers`` after the batch a stack, carries; float32."""
+    """The state of a layer or, with an axis ``n_layers`` after the batch, of a stack; float32."""
 
     convolution: Array
     """``(batch, d_conv - 1, d_model)``: the convolution's last inputs of this episode, the latest last."""

@@ -17,7 +17,7 @@ from s5_adapters.core.recurrence import planar
 
 DISCRETIZATIONS: Final = ("zoh", "bilinear")
 MAX_REAL_PART: Final = -1e-4
-"""What ``clip_eigenvalues`` keeps the real parts below (Goel et al. 2022, arXiv 2202.09729, section 4)."""
+"""The bound below which ``clip_eigenvalues`` keeps real parts (Goel et al. 2022, arXiv 2202.09729, 4)."""
 
 
 @register_memory("s5")

@@ -29,7 +29,7 @@ ACTIVATIONS: Final = ("full_glu", "half_glu1", "half_glu2", "gelu", "none")
 NORMS: Final = ("none", "pre", "post")
 LAYER_NORM_EPSILON: Final = 1e-6
 _OF_THE_STACK: Final = ("gate_", "norm_")
-"""What the names of a block's parameters begin with that are the stack's and not the layer's."""
+"""Prefixes of a block's parameters that are the stack's and not the layer's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +218,7 @@ class Stack(Memory):
     def _block_from_parameters(
         self, inputs: tuple[dict[str, Array], State, Array], episode_starts: Array | None
     ) -> tuple[State, Array]:
-        """``_block`` with a layer that is prepared when its input is known, so that no other's is kept."""
+        """Apply ``_block`` with a layer prepared when its input is known, so that no other's is kept."""
         params, initial, x = inputs
         late = after(x, {name: params[name] for name in self.prepared_from})
         return self._block((self._prepare_block({**params, **late}), initial, x), episode_starts)
@@ -275,7 +275,7 @@ class PreparedBlock:
 
 @struct.dataclass
 class PreparedStack:
-    """What a stack needs to run, computed once per set of parameters."""
+    """A stack's prepared weights, computed once per set of parameters."""
 
     projection: dict[str, Array]
     blocks: tuple[PreparedBlock, ...]

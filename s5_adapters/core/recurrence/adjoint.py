@@ -56,7 +56,7 @@ def varying_adjoint(
 def pallas_adjoint(
     decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
 ) -> tuple[Array, Array, Array]:
-    """One GPU kernel that gathers the decay's gradient on its way, see ``pallas.py``."""
+    """Run one GPU kernel that gathers the decay's gradient on its way, see ``pallas.py``."""
     from s5_adapters.core.recurrence import pallas as kernels
 
     return kernels.pallas_adjoint(decay, cotangent, starts, states, initial)

@@ -24,7 +24,7 @@ Triple = tuple[Array, Array, Array]
 def sequential(
     decay: Array, inputs: Array, starts: Array | None, initial: Array, *, reverse: bool = False
 ) -> Array:
-    """One step after another, ``decay (c, P)`` or ``(T, B, c, P)``: on a CPU at the speed of a memory copy.
+    """Take one step after another, ``decay (c, P)`` or ``(T, B, c, P)``: on a CPU as fast as a memory copy.
 
     Each state takes the place of its input, so the loop touches one array and not two. The product is
     selected and not the state: the other way round XLA's loop takes three times as long.
@@ -139,14 +139,14 @@ def _chunk_size(length: int, batch: int) -> int:
 
 
 def pallas(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
-    """One GPU kernel; elsewhere the same kernel interpreted, for tests (see ``pallas.py``)."""
+    """Run one GPU kernel; elsewhere the same kernel interpreted, for tests (see ``pallas.py``)."""
     from s5_adapters.core.recurrence import pallas as kernels
 
     return kernels.pallas(decay, inputs, starts, initial)
 
 
 def associative_triples(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
-    """Parallel scan of (decay, input, reset) triples, ``decay (T, B, c, P)``.
+    """Scan (decay, input, reset) triples in parallel, ``decay (T, B, c, P)``.
 
     A triple stands for a run of steps: the product of its decays, the state that it reaches from zero,
     whether a reset lies in it. What arrives at a reset is selected away, the product with it. A product that

@@ -133,7 +133,7 @@ class _Plan:
     steps: int
 
     def time(self, i: Any) -> Any:
-        """The row that is walked as the i-th."""
+        """Return the row that is walked as the i-th."""
         return self.length - 1 - i if self.reverse else i
 
 
@@ -220,11 +220,11 @@ class _Lanes:
         )
 
     def zero(self) -> Number:
-        """The number 0 in every lane."""
+        """Return the number 0 in every lane."""
         return tuple(jnp.zeros(LANES, jnp.float32) for _ in self.elements)
 
     def read_flag(self, ref: Any, row: Any) -> Array:
-        """Whether the lanes' sequences drop their state at that row."""
+        """Tell whether the lanes' sequences drop their state at that row."""
         return jnp.asarray(triton.load(ref.at[row, self.sequence], mask=self.inside, other=0) != 0)
 
     def write(self, ref: Any, number: Number, row: Any) -> None:
@@ -261,7 +261,7 @@ def _walk(plan: _Plan, load: Any, advance: Any, state: Any) -> Any:
 
 
 def _arrive(lanes: _Lanes, power: Any, ends: Any, dropped: Any, initial: Any) -> Number:
-    """The state that this program's segment begins with, from what the segments before it reached."""
+    """Return the state that this program's segment begins with, from what the segments before it reached."""
     factor = lanes.read_weight(power)
 
     def cross(k: Any, state: Number) -> Number:

@@ -49,14 +49,14 @@ def divide(x: Array, y: Array) -> Array:
 
 
 def expm1(z: Array) -> Array:
-    """``exp(z) - 1`` of ``z (2, P)`` without the cancellation that ``exp`` suffers near 0."""
+    """Return ``exp(z) - 1`` of ``z (2, P)`` without the cancellation that ``exp`` suffers near 0."""
     re, im = z
     half = jnp.sin(0.5 * im)
     return jnp.stack([jnp.expm1(re) * jnp.cos(im) - 2.0 * half * half, jnp.exp(re) * jnp.sin(im)])
 
 
 def exp(z: Array) -> Array:
-    """``exp(z)`` of ``z (2, P)``."""
+    """Return ``exp(z)`` of ``z (2, P)``."""
     re, im = z
     return jnp.exp(re) * jnp.stack([jnp.cos(im), jnp.sin(im)])
 

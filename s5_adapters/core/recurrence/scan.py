@@ -24,7 +24,7 @@ from s5_adapters.core.recurrence.table import measured_method, varying_method
 
 AUTO: Final = "auto"
 STATES: Final = "states"
-"""What the states are called where something decides what a backward pass finds stored."""
+"""The states' name, by which a policy of storing for the backward pass finds them."""
 
 
 def linear_recurrence(

@@ -15,12 +15,12 @@ def default_platform() -> str:
 
 
 def is_64_bit() -> bool:
-    """Whether ``jax_enable_x64`` is on."""
+    """Tell whether ``jax_enable_x64`` is on."""
     return bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
 
 
 def has_pallas() -> bool:
-    """Whether the default device runs Pallas' Triton kernels: an NVIDIA GPU of compute capability 8.0 or
+    """Tell whether the default device runs Pallas' Triton kernels: an NVIDIA GPU of compute capability 8.0 or
     more, and a JAX that brings Pallas.
     """
     if default_platform() not in ("gpu", "cuda"):

@@ -17,7 +17,7 @@ from jax import Array, lax
 from s5_adapters.core.xla.platform import default_platform
 
 ROUNDING: Final = ("bfloat16", "BF16_BF16_F32")
-"""What ``jax.default_matmul_precision`` calls products of bfloat16 factors, summed in float32."""
+"""The name in ``jax.default_matmul_precision`` of products of bfloat16 factors summed in float32."""
 
 
 def product(x: Array, kernel: Array) -> Array:
@@ -93,7 +93,7 @@ add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
 def dense(x: Array, kernel: Array, bias: Array) -> Array:
-    """``x @ kernel + bias`` for ``x (..., F)``, ``kernel (F, N)`` and ``bias (N,)``."""
+    """Return ``x @ kernel + bias`` for ``x (..., F)``, ``kernel (F, N)`` and ``bias (N,)``."""
     return add_bias(product(x, kernel), bias)
 
 

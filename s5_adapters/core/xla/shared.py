@@ -41,7 +41,7 @@ class Shared:
         return found
 
     def __reduce__(self) -> tuple[Any, tuple[Hashable, ...]]:
-        """For copying and pickling: the key."""
+        """Return the key, for copying and pickling."""
         return type(self).of, self._key
 
 

@@ -21,7 +21,7 @@ RMSPROP_DECAY = 0.99
 
 
 class TrainState(NamedTuple):
-    """Everything that a run is at one moment: a checkpoint holds this and nothing else."""
+    """The whole state of a run at one moment: a checkpoint holds this and nothing else."""
 
     params: Pytree
     opt_state: Pytree

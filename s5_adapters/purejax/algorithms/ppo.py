@@ -26,7 +26,7 @@ class PPOConfig(ActorCriticAlgorithm):
 
     Instances are immutable, hashable and equal by value; lists become tuples and mappings become frozen
     mappings, so a configuration read from JSON equals the one that was written. The defaults learn
-    RepeatPreviousEasy in well under a minute on two cores; :meth:`paper` is the published setting.
+    RepeatPreviousEasy in well under a minute on two cores; ``paper`` is the published setting.
 
     Raises:
         ValueError: one line naming the field, the value that came and what was expected.
@@ -62,7 +62,7 @@ class PPOConfig(ActorCriticAlgorithm):
 
     @classmethod
     def paper(cls, **overrides: Any) -> Self:
-        """The setting of Lu et al., NeurIPS 2023 (arXiv 2303.03982); ``overrides`` replace fields.
+        """Return the setting of Lu et al., NeurIPS 2023 (arXiv 2303.03982); ``overrides`` replace fields.
 
         With another memory than S5 the width and depth stay, and what only S5 has is left out.
         """
@@ -145,7 +145,7 @@ def ppo_loss(
     advantage: jax.Array,
     value_target: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """The clipped surrogate objective (Schulman et al., arXiv 1707.06347, equation 9), negated.
+    """Return the clipped surrogate objective (Schulman et al., arXiv 1707.06347, equation 9), negated.
 
     Args:
         params: parameters of ``problem.net``.
