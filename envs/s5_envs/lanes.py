@@ -216,5 +216,5 @@ def _step(
 def _final_state(env: Any, params: Any, key: jax.Array, state: Any, action: jax.Array) -> Any:
     _, used = jax.random.split(key)
     if isinstance(env, Wrapper):
-        state, action = env.unwrapped_state(state), env.unwrapped_action(action)
+        state, action = env.unwrapped_state(state), env.unwrapped_action(action, state)
     return innermost(env).final_state(used, state, action, params)
