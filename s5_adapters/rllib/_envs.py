@@ -12,7 +12,7 @@ from ray.tune.registry import register_env
 
 import s5_envs
 from s5_adapters.rllib._process import settle_jax
-from s5_envs.gymnasium import NAMESPACE, GymnaxEnv, GymnaxVectorEnv
+from s5_envs.gymnasium import GymnaxEnv, GymnaxVectorEnv, gymnasium_name
 
 __all__ = ["check_autoreset", "env_creator", "env_names", "register_envs"]
 
@@ -38,7 +38,7 @@ def register_envs() -> tuple[str, ...]:
 def env_names() -> dict[str, str]:
     """Each name that `register_envs` gives, with its `s5_envs` id."""
     ids = s5_envs.registered_ids()
-    return {**{env_id: env_id for env_id in ids}, **{f"{NAMESPACE}/{env_id}-v0": env_id for env_id in ids}}
+    return {**{env_id: env_id for env_id in ids}, **{gymnasium_name(env_id): env_id for env_id in ids}}
 
 
 def env_creator(env_id: str) -> Callable[[Mapping[str, Any]], gym.Env | gym.vector.VectorEnv]:
