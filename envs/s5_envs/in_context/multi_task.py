@@ -36,7 +36,8 @@ class Family:
     params: Any
 
 
-@struct.dataclass
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class MultiTaskParams:
     """The parameters of a ``MultiTask``."""
 

@@ -150,25 +150,32 @@ class RandomProjection(StatefulWrapper):
 
     def _draw(self, key: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
         obs_space, action_space = self._static_spaces()
-        obs_key, action_key = jax.random.split(key)
         obs_matrix = action_matrix = None
+        obs_shape = action_shape = (0, 0)
         if self.obs_dim is not None:
-            shape = (self.obs_dim, *spaces.encoded_space(obs_space).shape)
-            obs_matrix = self._matrix(obs_key, shape, self.obs_scale)
+            obs_shape = (self.obs_dim, *spaces.encoded_space(obs_space).shape)
         if self.action_dim is not None and isinstance(action_space, spaces.Discrete):
-            action_matrix = jax.random.permutation(action_key, jnp.arange(self.action_dim, dtype=jnp.int32))
+            key, order_key = jax.random.split(key)
+            action_matrix = jax.random.permutation(order_key, jnp.arange(self.action_dim, dtype=jnp.int32))
         elif self.action_dim is not None:
-            shape = (math.prod(action_space.shape), self.action_dim)
-            action_matrix = self._matrix(action_key, shape, self.action_scale)
+            action_shape = (math.prod(action_space.shape), self.action_dim)
+        # Drawn together, as every call of a random function is a good part of what compiling takes.
+        num_obs = math.prod(obs_shape)
+        numbers = jax.random.normal(key, (num_obs + math.prod(action_shape),), jnp.float32)
+        if self.obs_dim is not None:
+            obs_matrix = self._matrix(numbers[:num_obs].reshape(obs_shape), self.obs_scale)
+        if action_matrix is None and self.action_dim is not None:
+            action_matrix = self._matrix(numbers[num_obs:].reshape(action_shape), self.action_scale)
         return obs_matrix, action_matrix
 
-    def _matrix(self, key: jax.Array, shape: tuple[int, ...], scale: float) -> jax.Array:
-        rows, columns = shape
+    def _matrix(self, numbers: jax.Array, scale: float) -> jax.Array:
+        """Make a matrix of as many standard normal numbers."""
+        rows, columns = numbers.shape
         if self.distribution == "normal":
-            return jax.random.normal(key, shape, jnp.float32) * np.float32(scale / math.sqrt(max(shape)))
+            return numbers * np.float32(scale / math.sqrt(max(rows, columns)))
         if rows <= columns:
-            return orthonormal_rows(key, rows, columns) * np.float32(scale)
-        return orthonormal_rows(key, columns, rows).T * np.float32(scale)
+            return orthonormal_rows(numbers) * np.float32(scale)
+        return orthonormal_rows(numbers.T).T * np.float32(scale)
 
     def _projected_obs(self, matrix: jax.Array | None, obs: Any) -> Any:
         if matrix is None:
@@ -185,21 +192,23 @@ class RandomProjection(StatefulWrapper):
         return from_unit_box(space, _times(state.action_matrix, action))
 
 
-def orthonormal_rows(key: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Draw ``(rows, columns)`` float32 with orthonormal rows, ``rows <= columns``, uniformly (Haar).
+def orthonormal_rows(numbers: jax.Array) -> jax.Array:
+    """Make the rows of a matrix orthonormal; of independent standard normal numbers, uniformly so (Haar).
 
     Gram and Schmidt's way, each row twice for float32's sake, as several batched QR decompositions in one
     program can wait for one another for ever on two CPU cores (jaxlib 0.10.2).
+
+    Args:
+        numbers: ``(rows, columns)`` float32, ``rows <= columns``.
     """
-    drawn = jax.random.normal(key, (rows, columns), jnp.float32)
 
     def add_row(i: jax.Array, made: jax.Array) -> jax.Array:
-        row = drawn[i]
+        row = numbers[i]
         for _ in range(2):  # the rows to come are zeros yet, and take nothing away
             row = row - _times(made.T, _times(made, row))
         return made.at[i].set(row / jnp.sqrt(jnp.sum(jnp.square(row))))
 
-    return jax.lax.fori_loop(0, rows, add_row, jnp.zeros((rows, columns), jnp.float32))
+    return jax.lax.fori_loop(0, len(numbers), add_row, jnp.zeros_like(numbers))
 
 
 def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
