@@ -13,6 +13,7 @@ import s5_envs
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete
 from s5_adapters.core.network.actor_critic import SMALLEST_IMAGE
 from s5_adapters.purejax.config import PPOConfig
+from s5_envs.batch import reset_batch, step_batch
 
 Pytree = Any
 ActionSpec = Discrete | MultiDiscrete | Box
@@ -50,9 +51,7 @@ class Problem:
 
     def reset(self, key: jax.Array, num_envs: int) -> tuple[jax.Array, Pytree]:
         """Begin an episode in each environment: ``obs (num_envs, *obs_shape)`` and the states."""
-        obs, state = jax.vmap(self.env.reset, in_axes=(0, None))(
-            jax.random.split(key, num_envs), self.env_params
-        )
+        obs, state = reset_batch(self.env, jax.random.split(key, num_envs), self.env_params)
         return self._shape(obs), jax.tree.map(_strong, state)
 
     def step(self, keys: jax.Array, state: Pytree, action: jax.Array) -> EnvStep:
@@ -67,8 +66,8 @@ class Problem:
             low, high = (jnp.asarray(b, action.dtype) for b in (self.action.low, self.action.high))
             action = jnp.clip(action, low, high)
             action = action.reshape(-1, *self.env.action_space(self.env_params).shape)
-        obs, state, reward, terminated, truncated, info = jax.vmap(self.env.step, in_axes=(0, 0, 0, None))(
-            keys, state, action, self.env_params
+        obs, state, reward, terminated, truncated, info = step_batch(
+            self.env, keys, state, action, self.env_params
         )
         terminated = terminated.astype(bool)
         return EnvStep(
