@@ -3,6 +3,15 @@
 from s5_envs.adapt import adapt
 from s5_envs.base import Environment, EnvParams, EnvState
 from s5_envs.gymnasium import GymnaxEnv, GymnaxVectorEnv
+from s5_envs.in_context import (
+    Family,
+    MultiTask,
+    PreviousReward,
+    RandomProjection,
+    ScaleReward,
+    TrialEnd,
+    Trials,
+)
 from s5_envs.registration import gymnax_ids, make, popgym_ids, register, registered_ids
 from s5_envs.spaces import MultiDiscrete
 from s5_envs.wrappers import (
@@ -19,13 +28,20 @@ __all__ = [
     "EnvState",
     "Environment",
     "EpisodeStatistics",
+    "Family",
     "FlattenAction",
     "FlattenObservation",
     "FrameStack",
     "GymnaxEnv",
     "GymnaxVectorEnv",
     "MultiDiscrete",
+    "MultiTask",
     "PreviousAction",
+    "PreviousReward",
+    "RandomProjection",
+    "ScaleReward",
+    "TrialEnd",
+    "Trials",
     "Wrapper",
     "adapt",
     "gymnax_ids",

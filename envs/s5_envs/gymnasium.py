@@ -7,6 +7,7 @@ it is asked for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from s5_envs.registration import make, registered_ids
 NAMESPACE = "s5_envs"
 RENDER_MODES = ("ansi", "rgb_array")
 RENDER_FPS = 8
+_VERSION = re.compile(r"-v\d+$")
 
 
 class GymnaxEnv(gymnasium.Env[PyTree, PyTree]):
@@ -248,13 +250,18 @@ class GymnaxVectorEnv(gymnasium.vector.VectorEnv[PyTree, PyTree, np.ndarray]):
         return mask
 
 
+def gymnasium_name(env_id: str) -> str:
+    """Return the name by which gymnasium knows an id: a namespace, and a version where the id has none."""
+    return f"{NAMESPACE}/{env_id}" if _VERSION.search(env_id) else f"{NAMESPACE}/{env_id}-v0"
+
+
 def register_ids() -> None:
     """Make this package's ids known to gymnasium; those that are already stay as they are.
 
     Call it again after adding environments with ``s5_envs.register``.
     """
     for env_id in registered_ids():
-        name = f"{NAMESPACE}/{env_id}-v0"
+        name = gymnasium_name(env_id)
         if name not in gymnasium.registry:
             gymnasium.register(
                 name,

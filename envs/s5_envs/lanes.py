@@ -235,5 +235,5 @@ def _final_state(
 ) -> PyTree:
     _, used = jax.random.split(key)
     if isinstance(env, Wrapper):
-        state, action = env.unwrapped_state(state), env.unwrapped_action(action)
+        state, action = env.unwrapped_state(state), env.unwrapped_action(action, state)
     return innermost(env).final_state(used, state, action, params)

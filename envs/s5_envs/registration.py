@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from typing import Any
 
 from s5_envs import popgym
 from s5_envs.adapt import adapt, narrow
+from s5_envs.in_context import meta_cartpole, meta_control
 from s5_envs.interface import AnyEnvironment, PyTree
 from s5_envs.memory_chain import MemoryChain
 from s5_envs.wrappers import FlattenAction, PreviousAction
@@ -106,13 +108,15 @@ def _make_registered(env_id: str, kwargs: dict[str, Any]) -> tuple[AnyEnvironmen
     target = factory.func if isinstance(factory, partial) else factory
     if is_dataclass(target):
         _check_arguments(env_id, kwargs, {f.name for f in fields(target)})
+    elif inspect.isfunction(target):
+        parameters = inspect.signature(target).parameters.values()
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            _check_arguments(env_id, kwargs, {p.name for p in parameters})
     env = factory(**kwargs)
     return env, env.default_params
 
 
 def _make_gymnax(env_id: str, kwargs: dict[str, Any]) -> tuple[AnyEnvironment, PyTree]:
-    import inspect
-
     import gymnax
     from gymnax.registration import _registry as factories
 
@@ -177,3 +181,5 @@ register("VelocityOnlyCartPoleEasy", popgym.VelocityOnlyCartPole, max_episode_le
 register("VelocityOnlyCartPoleMedium", popgym.VelocityOnlyCartPole, max_episode_length=400)
 register("VelocityOnlyCartPoleHard", popgym.VelocityOnlyCartPole, max_episode_length=600)
 register("MemoryChain-bsuite", MemoryChain)
+register("MetaCartPole-v0", meta_cartpole)
+register("MetaControl-v0", meta_control)

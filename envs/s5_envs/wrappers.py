@@ -40,9 +40,9 @@ class Wrapper:
         """Return the innermost environment's state within this wrapper's ``state``."""
         return self.env.unwrapped_state(state) if isinstance(self.env, Wrapper) else state
 
-    def unwrapped_action(self, action: PyTree) -> PyTree:
-        """Return what this wrapper makes of ``action`` for the innermost environment."""
-        return self.env.unwrapped_action(action) if isinstance(self.env, Wrapper) else action
+    def unwrapped_action(self, action: PyTree, state: PyTree) -> PyTree:
+        """Return what this wrapper, in ``state``, makes of ``action`` for the innermost environment."""
+        return self.env.unwrapped_action(action, state) if isinstance(self.env, Wrapper) else action
 
     @property
     def name(self) -> str:
@@ -88,6 +88,19 @@ class Wrapper:
         """Draw one (unbatched) state, see ``Environment.render``."""
         picture: str | np.ndarray = self.unwrapped.render(self.unwrapped_state(state), params, mode)
         return picture
+
+
+@dataclass(frozen=True)
+class StatefulWrapper(Wrapper):
+    """A wrapper whose state holds the wrapped environment's as ``env_state``."""
+
+    def unwrapped_state(self, state: Any) -> Any:
+        """Return the innermost environment's state."""
+        return super().unwrapped_state(state.env_state)
+
+    def unwrapped_action(self, action: Any, state: Any) -> Any:
+        """Return what the innermost environment is given."""
+        return super().unwrapped_action(action, state.env_state)
 
 
 @dataclass(frozen=True)
@@ -199,9 +212,9 @@ class FlattenAction(Wrapper):
         """Take one step with the action's components."""
         return self.env.step(key, state, self._components(action), params)
 
-    def unwrapped_action(self, action: PyTree) -> PyTree:
+    def unwrapped_action(self, action: PyTree, state: PyTree) -> PyTree:
         """Return what the innermost environment is given."""
-        return super().unwrapped_action(self._components(action))
+        return super().unwrapped_action(self._components(action), state)
 
     def _components(self, action: PyTree) -> jax.Array:
         nvec = self._choices().nvec
@@ -220,17 +233,13 @@ class StatisticsState:
 
 
 @dataclass(frozen=True)
-class EpisodeStatistics(Wrapper):
+class EpisodeStatistics(StatefulWrapper):
     """Adds each finished episode's return and length to ``info``.
 
     ``info["returned_episode"]`` is True where this step ended an episode.
     ``info["returned_episode_returns"]`` (float32) and ``info["returned_episode_lengths"]`` (int32) are those
     of the last episode that ended.
     """
-
-    def unwrapped_state(self, state: StatisticsState) -> PyTree:
-        """Return the innermost environment's state."""
-        return super().unwrapped_state(state.env_state)
 
     @jitted
     def reset(self, key: jax.Array, params: PyTree = None) -> tuple[PyTree, StatisticsState]:
@@ -273,7 +282,7 @@ class FrameStackState:
 
 
 @dataclass(frozen=True)
-class FrameStack(Wrapper):
+class FrameStack(StatefulWrapper):
     """The last ``num_frames`` observations on a new leading axis, oldest first.
 
     An episode begins with its first observation repeated. ``info["final_observation"]`` is stacked on the
@@ -300,10 +309,6 @@ class FrameStack(Wrapper):
         shape = (self.num_frames, *space.shape)
         low, high = (b if np.ndim(b) == 0 else np.broadcast_to(b, shape) for b in (space.low, space.high))
         return spaces.Box(low, high, shape, space.dtype)
-
-    def unwrapped_state(self, state: FrameStackState) -> PyTree:
-        """Return the innermost environment's state."""
-        return super().unwrapped_state(state.env_state)
 
     @jitted
     def reset(self, key: jax.Array, params: PyTree = None) -> tuple[jax.Array, FrameStackState]:

@@ -12,6 +12,7 @@ from s5_adapters.core import ActorCritic, ActorCriticConfig, Box
 from s5_adapters.core.network.spaces import action_spec, observation_shape
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.config import TrainConfig
+from s5_envs.batch import reset_batch, step_batch
 
 Pytree = Any
 
@@ -76,9 +77,7 @@ class Problem(Shared):
 
     def reset(self, key: jax.Array, num_envs: int) -> tuple[jax.Array, Pytree]:
         """Begin an episode in each environment: ``obs (num_envs, *obs_shape)`` and the states."""
-        obs, state = jax.vmap(self.env.reset, in_axes=(0, None))(
-            jax.random.split(key, num_envs), self.env_params
-        )
+        obs, state = reset_batch(self.env, jax.random.split(key, num_envs), self.env_params)
         return self._shape(obs), jax.tree.map(_strong, state)
 
     def step(self, keys: jax.Array, state: Pytree, action: jax.Array) -> EnvStep:
@@ -93,8 +92,8 @@ class Problem(Shared):
             low, high = (jnp.asarray(b, action.dtype) for b in (self.action.low, self.action.high))
             action = jnp.clip(action, low, high)
             action = action.reshape(-1, *self.env.action_space(self.env_params).shape)
-        obs, state, reward, terminated, truncated, info = jax.vmap(self.env.step, in_axes=(0, 0, 0, None))(
-            keys, state, action, self.env_params
+        obs, state, reward, terminated, truncated, info = step_batch(
+            self.env, keys, state, action, self.env_params
         )
         terminated = terminated.astype(bool)
         return EnvStep(

@@ -40,10 +40,10 @@ def env_names() -> dict[str, str]:
     """Return each name that `register_envs` gives, with its `s5_envs` id."""
     settle_process()
     import s5_envs
-    from s5_envs.gymnasium import NAMESPACE
+    from s5_envs.gymnasium import gymnasium_name
 
     ids = s5_envs.registered_ids()
-    return {**{env_id: env_id for env_id in ids}, **{f"{NAMESPACE}/{env_id}-v0": env_id for env_id in ids}}
+    return {**{env_id: env_id for env_id in ids}, **{gymnasium_name(env_id): env_id for env_id in ids}}
 
 
 def env_creator(env_id: str) -> Callable[[Mapping[str, Any]], gym.Env | gym.vector.VectorEnv]:

@@ -20,6 +20,7 @@ from stable_baselines3.common.env_checker import check_env as sb3_check_env
 
 import s5_envs
 from s5_envs import GymnaxEnv, GymnaxVectorEnv, PreviousAction
+from s5_envs.gymnasium import gymnasium_name
 
 MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 FLAG = np.array([0.0, 1.0], np.float32)  # PreviousAction's mark of a first observation
@@ -60,7 +61,7 @@ def test_passes_the_checkers_of_gymnasium_and_sb3(env_id):
     with warnings.catch_warnings():
         for opinion in OPINIONS:
             warnings.filterwarnings("ignore", f".*{opinion}")
-        env = gymnasium.make(f"s5_envs/{env_id}-v0")
+        env = gymnasium.make(gymnasium_name(env_id))
         check_env(env.unwrapped)
         sb3_check_env(env.unwrapped)
     obs, _ = env.reset(seed=0)
@@ -255,7 +256,7 @@ def test_importing_the_package_alone_makes_the_ids_known():
         "import sys, gymnasium, s5_envs\n"
         "assert not {'torch', 'ray', 'stable_baselines3', 's5_envs.rendering'} & set(sys.modules)\n"
         "names = {name for name in gymnasium.registry if name.startswith('s5_envs/')}\n"
-        "assert names == {f's5_envs/{env_id}-v0' for env_id in s5_envs.registered_ids()}, names"
+        "assert names == {s5_envs.gymnasium.gymnasium_name(i) for i in s5_envs.registered_ids()}, names"
     )
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -1,0 +1,83 @@
+"""MetaControl-v0: gymnax's continuous control tasks behind random projections, some of them held out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import gymnax
+
+from s5_envs.adapt import adapt, narrow
+from s5_envs.in_context.inputs import PreviousReward, ScaleReward, TrialEnd
+from s5_envs.in_context.multi_task import Family, MultiTask
+from s5_envs.in_context.projection import RandomProjection
+from s5_envs.in_context.trials import Trials
+from s5_envs.wrappers import PreviousAction
+
+Split = Literal["training", "held_out"]
+
+
+class Task(NamedTuple):
+    """How a task of gymnax takes part."""
+
+    split: Split
+    reward_scale: float
+    """One over the largest size of a step's reward."""
+
+
+TASKS = {
+    "Pendulum-v1": Task("training", 1 / 16.3),  # pi^2 + 0.1 * 8^2 + 0.001 * 2^2
+    "Reacher-misc": Task("training", 1.0),
+    "PointRobot-misc": Task("training", 1.0),
+    "MountainCarContinuous-v0": Task("held_out", 1 / 100),
+    "Swimmer-misc": Task("held_out", 1.0),
+}
+
+
+def meta_control(
+    split: Split = "training",
+    tasks: Sequence[str] | None = None,
+    obs_dim: int = 12,
+    action_dim: int = 2,
+    num_trials: int = 1,
+    show_action: bool = True,
+) -> MultiTask:
+    """Build the many-task setting of Lu et al. (2023), section 4.4, from gymnax's continuous tasks.
+
+    Every episode is a task: ``num_trials`` trials with gymnax's time limits, from the same start, behind
+    projections of observations and actions of their own. Shown are the projected observation, the last
+    action, the last reward and whether a trial has ended: ``(obs_dim + action_dim + 2,)`` float32. Actions
+    are ``(action_dim,)`` from -1 to 1. Rewards are scaled to a size of 1 or less a step.
+
+    The paper's policy is shown no action (``show_action=False``), its suite is dm_control, its episodes
+    have 1,000 steps; how its projections are distributed it does not say (here: uniformly orthogonal).
+
+    Args:
+        split: ``"training"`` or ``"held_out"``, see ``TASKS``.
+        tasks: gymnax ids in place of a split's, of those in ``TASKS``.
+        obs_dim: numbers to which observations are projected.
+        action_dim: numbers from which actions are projected.
+        num_trials: trials of a task.
+        show_action: show the last action.
+
+    Raises:
+        ValueError: for an unknown split or task, and what the wrappers say.
+    """
+    if split not in ("training", "held_out"):
+        raise ValueError(f"MetaControl: split must be training or held_out, got {split!r}")
+    if tasks is None:
+        tasks = [name for name, task in TASKS.items() if task.split == split]
+    unknown = [name for name in tasks if name not in TASKS]
+    if unknown or isinstance(tasks, str):
+        raise ValueError(f"MetaControl: tasks must be some of {', '.join(TASKS)}, got {tasks!r}")
+    families = []
+    for name in tasks:
+        with narrow():
+            env, params = gymnax.make(name)
+        env = ScaleReward(adapt(env, params, name=name, always=True), TASKS[name].reward_scale)
+        env = Trials(env, num_trials)
+        env = RandomProjection(env, obs_dim=obs_dim, action_dim=action_dim)
+        if show_action:
+            env = PreviousAction(env, first_step_flag=False)
+        families.append(Family(name, TrialEnd(PreviousReward(env)), params))
+    return MultiTask(tuple(families))
