@@ -215,6 +215,7 @@ LAYERS = {
     **ROOMS,
     "s5_adapters.core": Layer(frozenset(), frozenset()),
     "s5_adapters.torch_bridge": Layer(frozenset({"s5_adapters.core"}), frozenset({"torch"})),
+    "s5_adapters.sweeps": Layer(frozenset({"s5_adapters.core"}), frozenset()),
     "s5_adapters.purejax": Layer(frozenset({"s5_adapters.core", "s5_envs"}), frozenset()),
     "s5_adapters.sb3": Layer(
         frozenset({"s5_adapters.core", "s5_adapters.torch_bridge", "s5_envs"}),
