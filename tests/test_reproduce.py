@@ -34,6 +34,7 @@ from tests.purejax.helpers import small_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TASK = "RepeatPreviousEasy"
+WHERE = {"machine": machine("cpu"), "load_average": 0.5}
 
 
 def tiny(memory: str = "s5", **changes: Any) -> Entry:
@@ -255,7 +256,7 @@ def test_scaling_measures_a_memory_and_says_what_does_not_fit(
     monkeypatch.setattr(scaling, "available_bytes", lambda device: 0)
     assert scaling.run(cell, tmp_path)["fits"] is False
 
-    whole = {"cell": cell.to_dict(), "machine": machine("cpu"), **result}
+    whole = {"cell": cell.to_dict(), **WHERE, **result}
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "one.json").write_text(json.dumps(whole))
     none = {**whole, "fits": False, "room_bytes": 2**30}
@@ -358,7 +359,7 @@ def test_the_table_says_what_was_measured(tmp_path: Path) -> None:
         line = line_of(memory, finals, seconds, "RepeatPreviousHard")
         for run in line.runs:
             cell = Cell(line.entry, (run["seed"],), "cpu")
-            result = {**line.results[0], "runs": [run], "cell": cell.to_dict(), "machine": machine("cpu")}
+            result = {**line.results[0], "runs": [run], "cell": cell.to_dict(), **WHERE}
             (tmp_path / "runs" / f"{cell.name}.json").write_text(json.dumps(result))
     text = write_report("popgym-hard", tmp_path).read_text()
     assert (
@@ -369,6 +370,20 @@ def test_the_table_says_what_was_measured(tmp_path: Path) -> None:
         "| RepeatPreviousHard | gru | tiny | 1,234 | 8 | 2 | 100 | 80 | 3 | 0.600 ± 0.000 | "
         "0.500 [0.500, 0.500] | 0.500 | 0.100 in 20 s | 0 of 2 | -.46 | .191 (LMU) |" in text
     )
+
+
+def test_lengths_have_a_plot_and_no_score_of_popgym(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for length in (16, 512):
+        line = line_of("s5", [0.5], 1.0, f"MemoryChain-{length}")
+        cell = Cell(dataclasses.replace(line.entry, position=length, group="chain"), (0,), "cpu")
+        result = {**line.results[0], "cell": cell.to_dict(), **WHERE}
+        (tmp_path / "runs" / f"{length}.json").write_text(json.dumps(result))
+    text = write_report("memory-length", tmp_path).read_text()
+    assert "Normalised" not in text
+    assert "load average at the end of a cell: 0.5 to 0.5" in text
+    assert "| MemoryChain-512 | s5 | tiny |" in text
+    assert (tmp_path / "length-chain.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_falls_and_flatness() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from s5_adapters.core.files.weights import write_whole
 from s5_adapters.reproduce.experiments import find_experiment
@@ -23,10 +25,16 @@ def write_report(name: str, folder: Path) -> Path:
     experiment = find_experiment(name)
     results = read_results(folder)
     body = importlib.import_module(f"{__name__}.{experiment.report}").body
-    parts = [f"# {experiment.title}", "", *made_by(folder), *machines(results), ""]
+    parts = [f"# {experiment.title}", "", *made_by(folder), *machines(results), _load(results), ""]
     for paragraph in experiment.text:
         parts += [paragraph, ""]
     parts += body(experiment, read_lines(experiment, results), folder)
     parts += failures(folder)
     write_whole(folder / REPORT_NAME, ("\n".join(parts).rstrip() + "\n").encode())
     return folder / REPORT_NAME
+
+
+def _load(results: Sequence[dict[str, Any]]) -> str:
+    """How busy the machines were: seconds of a busy one say little."""
+    loads = sorted(result["load_average"] for result in results)
+    return f"- load average at the end of a cell: {loads[0]:.1f} to {loads[-1]:.1f}"

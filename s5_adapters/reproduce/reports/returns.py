@@ -48,8 +48,8 @@ def normalised(lines: Sequence[Line], name: str = "final_return") -> dict[tuple[
     """Interquartile means over tasks and seeds of returns on the scale from random (0) to best play (1).
 
     Returns:
-        By group ("all" is over every group) and memory; of the tasks that every memory has, so that all
-        are compared on the same ones.
+        By group ("all" is over every group) and memory, of the tasks that every memory has, so that all are
+        compared on the same ones; nothing where none of them is POPGym's.
     """
     scores = {row.env_id: (row.random_score, row.best_score) for row in registry_table()}
     memories = list(dict.fromkeys(line.entry.memory for line in lines))
@@ -61,6 +61,8 @@ def normalised(lines: Sequence[Line], name: str = "final_return") -> dict[tuple[
         if task in scores and {line.entry.memory for line in group if line.values(name)} >= set(memories)
         for line in group
     }
+    if not found:
+        return {}
     groups = {line.entry.task: line.entry.group for line in lines}
     tables = {}
     for group in (*dict.fromkeys(groups[task] for task, _ in found), OVERALL):
