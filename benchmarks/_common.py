@@ -6,7 +6,6 @@ import datetime
 import json
 import os
 import platform
-import re
 import statistics
 import sys
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 import jaxlib
 
-from s5_adapters.bench.machine import cpu_model, machine_slug, usable_cores
+from s5_adapters.sweeps.machine import cpu_model, machine_slug, usable_cores
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -139,13 +138,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
     lines = [line(row) for row in cells]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def available_bytes() -> int:
-    """Return the memory that a program may still take, as the system estimates it; else a terabyte."""
-    meminfo = Path("/proc/meminfo")
-    found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.M) if meminfo.exists() else None
-    return 1024 * int(found.group(1)) if found else 2**40
 
 
 def verdict(missed: Sequence[str]) -> int:

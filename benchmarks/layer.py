@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import numpy as np
 from _common import (
     announce,
-    available_bytes,
     compile_cost,
     interleaved_medians,
     machine,
@@ -42,6 +41,7 @@ from s5_adapters.core import make_memory
 from s5_adapters.core.memories.chunks import REMATS, run_in_chunks
 from s5_adapters.core.memories.diagonal import layer_sequence
 from s5_adapters.core.recurrence.scan import AUTO
+from s5_adapters.sweeps.machine import available_bytes
 
 WIDTH, LANES, LAYERS = 256, 128, 4
 LENGTHS, BATCHES = (128, 1024, 4096), (8, 64)
@@ -167,7 +167,7 @@ def measure(
             function = program if direction == "forward" else forward_backward(program)
             compiled, seconds, scratch = compile_cost(function, *arguments)
             rows[name] |= {f"{direction}_compile_s": round(seconds, 2), f"{direction}_bytes": scratch}
-            if scratch < 0.85 * available_bytes():
+            if scratch < 0.85 * available_bytes("cpu"):
                 calls[name] = functools.partial(compiled, *arguments)
         if PUBLISHED in calls:
             check_agreement(calls)

@@ -1,4 +1,4 @@
-"""The command line: ``s5-adapters train | evaluate | plot | export | bench | envs``.
+"""The command line: ``s5-adapters train | evaluate | plot | export | bench | reproduce | envs``.
 
 Every command is a dataclass whose fields are its options and whose ``run`` does it. Bad input ends with one
 line on standard error and exit code 2, a training that went wrong with 1, an interrupted one with 128 plus
@@ -10,8 +10,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,16 +18,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from s5_adapters.bench.command import Report, Run
+from s5_adapters.cli_errors import UsageError, usage_errors
 from s5_adapters.cli_settings import Settings, load_base, settings_registry
 from s5_adapters.core import checks
+from s5_adapters.reproduce.command import Reproduce
 
 if TYPE_CHECKING:
     from s5_adapters.purejax import Algorithm, RestoredPolicy, RunConfig, Trainer
     from s5_adapters.purejax.progress import Reporter
-
-
-class UsageError(Exception):
-    """A request that cannot be carried out; the message is one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,17 +299,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-@contextmanager
-def usage_errors() -> Iterator[None]:
-    """Turn the one-line error of a check or a file into a ``UsageError``; any other is a bug and stays."""
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        if "\n" in str(error):
-            raise
-        raise UsageError(str(error)) from error
-
-
 def import_modules(names: Sequence[str]) -> None:
     """Import modules, from the current folder too, for what they register.
 
@@ -344,6 +330,7 @@ def _commands() -> Any:
         | Annotated[Plot, tyro.conf.subcommand("plot")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
     )
 

@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from s5_adapters.core import checks
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.run_folder import ALGORITHM, RunConfig, read_config
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _POINTS = 400
 
@@ -130,6 +133,11 @@ def draw(bands: dict[str, Band], output: Path, against: str = "environment steps
     if bands:
         axes.legend(frameon=False)
     output.parent.mkdir(parents=True, exist_ok=True)
+    save(figure, output)
+
+
+def save(figure: "Figure", output: Path) -> None:
+    """Write a figure, whole or not at all."""
     temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
     figure.savefig(temporary, dpi=150)
     temporary.replace(output)

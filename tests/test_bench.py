@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from s5_adapters.bench.machine import machine, machine_slug
 from s5_adapters.bench.report import write_report
 from s5_adapters.bench.spec import FRAMEWORKS, MEMORIES, OWN, SIZES, Cell, Spec, cells, specs
-from s5_adapters.bench.summary import estimate, interquartile_mean
-from s5_adapters.bench.sweep import read_failures, run_sweep, weights_file
+from s5_adapters.bench.sweep import run_sweep, weights_file
 from s5_adapters.cli import main
+from s5_adapters.sweeps.folder import read_failures
+from s5_adapters.sweeps.machine import machine, machine_slug
+from s5_adapters.sweeps.statistics import estimate, interquartile_mean
 from tests.purejax.helpers import small_config
 
 TINY = Spec(small_config(activation="tanh", total_steps=96, num_minibatches=2), threshold=-1.0, row_length=8)

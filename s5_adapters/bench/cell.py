@@ -1,4 +1,4 @@
-"""One cell, in this process: ``python -m s5_adapters.bench.cell CELL.json WEIGHTS RESULT.json``.
+"""One cell, in this process: ``python -m s5_adapters.bench.cell CELL.json RESULT.json WEIGHTS``.
 
 WEIGHTS is the portable policy that all cells of a spec, memory and seed start from, or ``-``.
 """
@@ -6,19 +6,21 @@ WEIGHTS is the portable policy that all cells of a spec, memory and seed start f
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 
-from s5_adapters.bench.machine import machine, peak_memory_mib
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
 from s5_adapters.core import ActorCritic
-from s5_adapters.core.files.weights import Policy, save_policy, write_whole
+from s5_adapters.core.files.weights import Policy, save_policy
 from s5_adapters.purejax.problem import build_problem
+from s5_adapters.sweeps.machine import machine, peak_memory_mib
+from s5_adapters.sweeps.processes import job_main
 
 
 def write_weights(cell: Cell, path: Path) -> None:
@@ -41,16 +43,14 @@ def run_cell(cell: Cell, weights: Path | None) -> dict[str, object]:
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Run the cell in a file and write its result into another."""
-    cell = Cell.from_dict(json.loads(Path(arguments[0]).read_text()))
-    weights = None if arguments[1] == "-" else Path(arguments[1])
+def run(description: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, object]:
+    """Run the cell of a description, from the policy whose file is the one further argument."""
+    cell = Cell.from_dict(description)
+    weights = None if arguments[0] == "-" else Path(arguments[0])
     if weights is not None and not weights.exists():
         write_weights(cell, weights)
-    result = run_cell(cell, weights)
-    write_whole(arguments[2], (json.dumps(result, indent=1) + "\n").encode())
-    return 0
+    return run_cell(cell, weights)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(job_main(run))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import tyro
 from s5_adapters.bench.spec import FRAMEWORKS, Spec, cells, specs
 from s5_adapters.bench.sweep import run_sweep
 from s5_adapters.core import checks
+from s5_adapters.sweeps.processes import require_gpu
 
 DEFAULT_MEMORIES = ("s5", "own-lstm")
 Memory = Literal["s5", "lru", "mingru", "mamba", "gru", "lstm", "own-lstm"]
@@ -51,7 +51,7 @@ class Run:
         checks.integer("seeds", self.seeds)
         checks.positive("timeout", self.timeout)
         if self.device == "gpu":
-            _require_gpu()
+            require_gpu("JAX", "torch")
         wanted = cells(chosen, self.frameworks, self.memories, self.seeds, self.device)
         folder = self.output or self._folder()
         command = shlex.join(["s5-adapters", *sys.argv[1:]])
@@ -73,7 +73,7 @@ class Run:
         return tuple(replace(spec, ppo=replace(spec.ppo, total_steps=self.steps)) for spec in chosen)
 
     def _folder(self) -> Path:
-        from s5_adapters.bench.machine import machine, machine_slug
+        from s5_adapters.sweeps.machine import machine, machine_slug
 
         return Path("benchmarks/results") / f"sweep-{self.size}-{machine_slug(machine(self.device))}"
 
@@ -91,20 +91,6 @@ class Report:
 
         print(f"wrote {write_report(self.folder)}")
         return 0
-
-
-def _require_gpu() -> None:
-    """Look for a GPU in a process of its own: this one must not hold its memory while cells run.
-
-    Raises:
-        ValueError: JAX or torch finds none.
-    """
-    for name, program in (
-        ("JAX", "import jax; jax.devices('gpu')"),
-        ("torch", "import torch; torch.zeros(1, device='cuda')"),
-    ):
-        if subprocess.run([sys.executable, "-c", program], capture_output=True).returncode:
-            raise ValueError(f"device: got 'gpu', but {name} finds none on this machine")
 
 
 def _say(line: str) -> None:

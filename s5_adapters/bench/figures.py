@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from s5_adapters.bench.summary import median
-from s5_adapters.plot import Curve, band_over, draw, smooth
+from s5_adapters.plot import Curve, band_over, draw, save, smooth
+from s5_adapters.sweeps.statistics import median
 
 WINDOW = 5
 """Updates that learning curves are averaged over."""
@@ -45,13 +45,6 @@ def plot_curves(groups: Mapping[str, Sequence[dict[str, Any]]], against: str, ou
         if curves:
             bands[label] = band_over([smooth(curve, WINDOW) for curve in curves])
     draw(bands, output, AXES[against])
-
-
-def save(figure: Figure, output: Path) -> None:
-    """Write a figure, whole or not at all."""
-    temporary = output.with_name(f".{output.stem}.tmp{output.suffix}")
-    figure.savefig(temporary, dpi=150)
-    temporary.replace(output)
 
 
 def _curve(run: Mapping[str, Any], against: str) -> Curve | None:

@@ -11,10 +11,9 @@ import jax
 import numpy as np
 
 from s5_adapters.bench.spec import Spec
+from s5_adapters.sweeps.curves import final_return
 
 _COMPILING = ("/jax/core/compile/jaxpr_to_mlir_module_duration", "/jax/core/compile/backend_compile_duration")
-FINAL_SHARE = 0.1
-"""The last part of the training's steps that the final return is averaged over."""
 
 
 class Recorder:
@@ -74,11 +73,6 @@ class Recorder:
         parts = {name: [row[name] for row in self.rows if name in row] for name in ("collect", "update")}
         whole = np.diff([row["seconds"] for row in self.rows])
         first = next((row for row in self.rows if _reached(row, self.spec.threshold)), None)
-        late = [
-            row["episode_return"]
-            for row in self.rows
-            if row["step"] > (1 - FINAL_SHARE) * self.rows[-1]["step"] and row["episode_return"] is not None
-        ]
         return {
             "steps": self.rows[-1]["step"],
             "seconds": self.rows[-1]["seconds"],
@@ -90,7 +84,9 @@ class Recorder:
                     for name, seconds in parts.items()
                 },
             },
-            "final_return": float(np.mean(late)) if late else None,
+            "final_return": final_return(
+                [row["step"] for row in self.rows], [row["episode_return"] for row in self.rows]
+            ),
             "threshold": {
                 "return": self.spec.threshold,
                 "step": first and first["step"],

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from s5_adapters.bench.figures import plot_curves, plot_throughput
 from s5_adapters.bench.spec import FRAMEWORKS, MEMORIES
-from s5_adapters.bench.summary import CONFIDENCE, Group, estimate, group, median
-from s5_adapters.bench.sweep import SWEEP_NAME, read_failures, read_results
+from s5_adapters.bench.summary import Group, group
 from s5_adapters.core.files.weights import write_whole
+from s5_adapters.sweeps.folder import read_results
+from s5_adapters.sweeps.markdown import failures, machines, made_by, table
+from s5_adapters.sweeps.statistics import CONFIDENCE, estimate, median
 
 REPORT_NAME = "report.md"
 NAMES = {
@@ -50,24 +50,15 @@ def write_report(folder: Path) -> Path:
         mine = {key: runs for key, runs in groups.items() if key[0] == problem}
         parts += _problem(folder, problem, mine)
     parts += _differences(results)
-    parts += _failures(folder)
+    parts += failures(folder)
     write_whole(folder / REPORT_NAME, ("\n".join(parts).rstrip() + "\n").encode())
     return folder / REPORT_NAME
 
 
 def _head(folder: Path, results: Sequence[dict[str, Any]]) -> list[str]:
     lines = ["# One model, three ecosystems", ""]
-    sweep = folder / SWEEP_NAME
-    if sweep.is_file():
-        lines += ["Made by:", "", "```sh", json.loads(sweep.read_text())["command"], "```", ""]
-    machines = {json.dumps(result["machine"], sort_keys=True): result["machine"] for result in results}
-    for info in machines.values():
-        versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
-        device = "" if info["platform"] == "cpu" else f"{info['device']}, "
-        lines += [
-            f"- {device}{info['cores']} cores of {info['cpu']}, {info['system']}, Python {info['python']}, "
-            f"{info['date']}: {versions}"
-        ]
+    lines += made_by(folder)
+    lines += machines(results)
     if not any(result["cell"]["device"] == "gpu" for result in results):
         lines += ["- a GPU: not yet measured"]
     percent = round(100 * CONFIDENCE)
@@ -94,10 +85,8 @@ def _problem(folder: Path, problem: str, groups: dict[Group, list[dict[str, Any]
         f"{spec['num_epochs']} epochs of {spec['num_minibatches']} minibatches; memories of "
         f"{memory['n_layers']} layers, {memory['d_model']} wide; threshold {spec['threshold']:g}.",
         "",
-        "| " + " | ".join(HEADER) + " |",
-        "|" + "---|" * len(HEADER),
+        *table(HEADER, [_row(key, runs) for key, runs in groups.items()]),
     ]
-    lines += ["| " + " | ".join(_row(key, runs)) + " |" for key, runs in groups.items()]
     if not any(key[1] == "gpu" for key in groups):
         lines += ["| any, on a GPU |" + " not yet measured |" + " |" * (len(HEADER) - 2)]
     lines += ["", "Final returns, seed by seed:", ""]
@@ -141,11 +130,7 @@ def _row(key: Group, runs: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _final(returns: Sequence[float]) -> str:
-    if not returns:
-        return "-"
-    found = estimate(returns)
-    bounds = "" if math.isnan(found.low) else f" [{found.low:.3f}, {found.high:.3f}]"
-    return f"{found.value:.3f}{bounds}"
+    return str(estimate(returns)) if returns else "-"
 
 
 def _differences(results: Sequence[dict[str, Any]]) -> list[str]:
@@ -163,13 +148,6 @@ def _differences(results: Sequence[dict[str, Any]]) -> list[str]:
         "- every framework draws actions and shuffles minibatches from random numbers of its own",
         "",
     ]
-
-
-def _failures(folder: Path) -> list[str]:
-    failures = read_failures(folder)
-    if not failures:
-        return []
-    return ["## Cells without a result", "", *(f"- {name}: {why}" for name, why in failures.items()), ""]
 
 
 def _by_seed(runs: Sequence[dict[str, Any]]) -> str:

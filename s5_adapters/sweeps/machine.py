@@ -71,6 +71,16 @@ def peak_memory_mib(device: str) -> dict[str, float]:
     return peak
 
 
+def available_bytes(device: str) -> int:
+    """Memory that a program may still take, as the system or the GPU says; a terabyte where neither does."""
+    if device == "gpu":
+        stats = jax.devices("gpu")[0].memory_stats() or {}
+        return int(stats.get("bytes_limit", 2**40) - stats.get("bytes_in_use", 0))
+    meminfo = Path("/proc/meminfo")
+    found = re.search(r"^MemAvailable:\s*(\d+) kB", meminfo.read_text(), re.M) if meminfo.exists() else None
+    return 1024 * int(found.group(1)) if found else 2**40
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)

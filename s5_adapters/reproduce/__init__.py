@@ -1,0 +1,1 @@
+"""Published experiments by one command each: ``s5-adapters reproduce NAME``."""

@@ -1,0 +1,86 @@
+"""Numbers that others published, with their source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """One table of a publication.
+
+    Attributes:
+        column: heads its column in ours.
+        source: the publication, what is measured there and in which setting.
+        values: by task, then by the label of the memory. "*" holds for a task, whatever the memory.
+    """
+
+    column: str
+    source: str
+    values: Mapping[str, Mapping[str, str]]
+
+    def find(self, task: str, memory: str) -> str:
+        """The number for a line of a table, or a dash."""
+        row = self.values.get(task, {})
+        return row.get(memory, row.get("*", "-"))
+
+
+_HARD = (
+    "RepeatPreviousHard",
+    "PositionOnlyCartPoleHard",
+    "NoisyPositionOnlyCartPoleHard",
+    "PositionOnlyPendulumHard",
+    "NoisyPositionOnlyPendulumHard",
+)
+_LU = "Lu et al., NeurIPS 2023 (arXiv 2303.03982)"
+
+
+def _by_task(**memories: tuple[str, ...]) -> dict[str, dict[str, str]]:
+    return {
+        task: {memory.replace("_", " "): values[i] for memory, values in memories.items()}
+        for i, task in enumerate(_HARD)
+    }
+
+
+POPGYM_HARD = Published(
+    "Lu et al.",
+    f"{_LU}: MMER, the mean over 8 seeds, after 15 million steps on an A40; the feedforward network is their "
+    "MLP. Their program merges termination and truncation, so that time limits count as terminations.",
+    _by_task(
+        s5=(".91", "1.0", ".28", ".79", ".55"),
+        gru=("-.46", "1.0", ".27", ".75", ".61"),
+        feedforward=("-.48", ".26", ".22", ".41", ".34"),
+        s5_without_resets=(".76", "1.0", ".28", ".71", ".50"),
+    ),
+)
+
+POPGYM_BEST = Published(
+    "best of POPGym",
+    "Morad et al., ICLR 2023 (arXiv 2303.01859): MMER of the best of their 13 memories, named in brackets "
+    "where it is known, after 15 million steps.",
+    {
+        task: {"*": value}
+        for task, value in zip(
+            _HARD, (".191 (LMU)", "1.0", ".404 (IndRNN)", ".828", ".657 (GRU)"), strict=True
+        )
+    },
+)
+
+MEMORY_LENGTH = Published(
+    "Lu et al.",
+    f"{_LU}: bsuite's memory length with A2C, one environment, gradients over 32 steps, 10,000 episodes, 5 "
+    "seeds on an A100; returns read off the figure (about), with the seconds at 2,048.",
+    {
+        **{
+            f"MemoryChain-{length}": {
+                "s5": "1.0",
+                **({"lstm": "1.0"} if length <= 8 else {"lstm": "below 1"}),
+                **({"attention": ".7"} if length == 512 else {}),
+            }
+            for length in (4, 16, 64, 128, 256, 512)
+        },
+        "MemoryChain-1024": {"s5": ".5", "lstm": "below 1"},
+        "MemoryChain-2048": {"s5": "0 (3.0k s)", "lstm": "below 1 (4.5k s)", "attention": "- (52.6k s)"},
+    },
+)

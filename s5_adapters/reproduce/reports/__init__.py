@@ -1,0 +1,40 @@
+"""Reports of experiments: ``report.md`` and plots beside the runs of a folder."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from s5_adapters.core.files.weights import write_whole
+from s5_adapters.reproduce.experiments import find_experiment
+from s5_adapters.reproduce.reports.lines import read_lines
+from s5_adapters.sweeps.folder import read_results
+from s5_adapters.sweeps.markdown import failures, machines, made_by
+
+REPORT_NAME = "report.md"
+
+
+def write_report(name: str, folder: Path) -> Path:
+    """Write the report of the experiment ``name`` from whatever runs a folder holds; returns its path.
+
+    Raises:
+        ValueError: one line, for an unknown experiment or a folder without results.
+    """
+    experiment = find_experiment(name)
+    results = read_results(folder)
+    body = importlib.import_module(f"{__name__}.{experiment.report}").body
+    parts = [f"# {experiment.title}", "", *made_by(folder), *machines(results), _load(results), ""]
+    for paragraph in experiment.text:
+        parts += [paragraph, ""]
+    parts += body(experiment, read_lines(experiment, results), folder)
+    parts += failures(folder)
+    write_whole(folder / REPORT_NAME, ("\n".join(parts).rstrip() + "\n").encode())
+    return folder / REPORT_NAME
+
+
+def _load(results: Sequence[dict[str, Any]]) -> str:
+    """How busy the machines were: seconds of a busy one say little."""
+    loads = sorted(result["load_average"] for result in results)
+    return f"- load average at the end of a cell: {loads[0]:.1f} to {loads[-1]:.1f}"

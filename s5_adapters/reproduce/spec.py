@@ -1,0 +1,168 @@
+"""What an experiment is: entries, which are run with several seeds, and the cells that run them."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from typing import Any, Literal, Self
+
+from flax.core import FrozenDict
+
+from s5_adapters.core import checks, make_memory
+from s5_adapters.core.memories.matching import count_params, match_params
+from s5_adapters.purejax import PPOConfig
+from s5_adapters.reproduce.published import Published
+
+Scale = Literal["small", "paper"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of an experiment's table.
+
+    Attributes:
+        task: what is to be learned or measured.
+        memory: the label of the memory, its name in the registry and perhaps an ablation.
+        setting: which hyperparameters: entries of one task and setting differ in the memory alone.
+        runner: module of ``reproduce.runners`` that runs it.
+        work: what that module takes, as JSON can hold it.
+        group: tasks of a group share a figure.
+        position: the task's place on an axis, where tasks differ in a length.
+    """
+
+    task: str
+    memory: str
+    setting: str
+    runner: str
+    work: Mapping[str, Any]
+    group: str = ""
+    position: int | None = None
+
+    @property
+    def label(self) -> str:
+        """As ``--only`` takes it."""
+        return f"{self.task}/{self.memory}/{self.setting}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """An entry with one seed, or with several that are trained in one program, in a process of its own."""
+
+    entry: Entry
+    seeds: tuple[int, ...]
+    device: str
+
+    @property
+    def name(self) -> str:
+        """A file name, different for cells that differ in anything."""
+        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        seeds = f"seed{self.seeds[0]}" if len(self.seeds) == 1 else f"seeds{self.seeds[0]}-{self.seeds[-1]}"
+        words = (self.entry.task, self.entry.memory, self.entry.setting, seeds, self.device, digest)
+        return "-".join(words).replace(" ", "-")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can hold it."""
+        return {"entry": self.entry.to_dict(), "seeds": list(self.seeds), "device": self.device}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(Entry(**values["entry"]), tuple(values["seeds"]), values["device"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """What ``s5-adapters reproduce NAME`` runs and reports.
+
+    Attributes:
+        title: heads the report.
+        text: what is measured and where the setting differs from the published one: the report's paragraphs.
+        entries: the entries at a scale.
+        seeds: how many, by scale, unless the command says otherwise.
+        report: module of ``reproduce.reports`` that writes the tables.
+        published: numbers to stand beside ours.
+        bars: by task, the return from which on it counts as learned.
+    """
+
+    title: str
+    text: tuple[str, ...]
+    entries: Callable[[Scale], tuple[Entry, ...]]
+    seeds: Mapping[str, int]
+    report: str
+    published: tuple[Published, ...] = ()
+    bars: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+def choose(entries: Sequence[Entry], only: Sequence[str]) -> tuple[Entry, ...]:
+    """The entries that match one of the patterns TASK, TASK/MEMORY or TASK/MEMORY/SETTING; all without any.
+
+    Raises:
+        ValueError: one line, for a pattern that matches none.
+    """
+    chosen: set[str] = set()
+    for pattern in only:
+        found = {entry.label for entry in entries if _matches(entry, pattern)}
+        if not found:
+            tasks, memories = (
+                ", ".join(dict.fromkeys(getattr(entry, name) for entry in entries))
+                for name in ("task", "memory")
+            )
+            raise ValueError(f"only: got {pattern!r}, expected TASK or TASK/MEMORY of {tasks} and {memories}")
+        chosen |= found
+    return tuple(entry for entry in entries if not only or entry.label in chosen)
+
+
+def cells(entries: Sequence[Entry], seeds: int, device: str) -> Iterator[Cell]:
+    """The cells, a seed of all entries before the next, so that a sweep cut short compares.
+
+    On a GPU, which one small network leaves idle, all seeds of an entry are one program.
+    """
+    checks.integer("seeds", seeds)
+    groups = [tuple(range(seeds))] if device == "gpu" else [(seed,) for seed in range(seeds)]
+    for group in groups:
+        for entry in entries:
+            yield Cell(entry, group if entry.runner == "train" else group[:1], device)
+
+
+def trained(task: str, config: PPOConfig, *, memory: str | None = None, setting: str, **rest: Any) -> Entry:
+    """An entry that trains ``config``; ``memory`` labels it, by default with the memory's own name."""
+    work = {"config": config.to_dict()}
+    return Entry(task, memory or config.memory, setting, "train", work, **rest)
+
+
+def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:
+    """The same configuration with another memory, of the number of parameters nearest to its own S5's.
+
+    Args:
+        config: its memory is S5.
+        memory: a registered memory; "s5" changes nothing.
+        extra: further arguments of that memory.
+    """
+    if memory == config.memory:
+        return config
+    assert isinstance(config.memory_config, FrozenDict)
+    arguments = _matched(config.memory_config, memory, config.encoder[-1], FrozenDict(extra))
+    return dataclasses.replace(config, memory=memory, memory_config=arguments)
+
+
+@cache
+def _matched(
+    s5: FrozenDict[str, Any], memory: str, width: int, extra: FrozenDict[str, Any]
+) -> dict[str, Any]:
+    target = count_params(make_memory("s5", **s5), width)
+    arguments = {"d_model": s5["d_model"], "n_layers": s5["n_layers"], **extra}
+    return match_params(memory, arguments, target=target, width=width)
+
+
+def _matches(entry: Entry, pattern: str) -> bool:
+    words = pattern.split("/")
+    parts = (entry.task, entry.memory, entry.setting)
+    return len(words) <= len(parts) and all(map(fnmatchcase, parts, words))

@@ -1,0 +1,450 @@
+"""``s5-adapters reproduce``: cells, filters, resumption, failures, the tables' arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from s5_adapters.cli import main
+from s5_adapters.reproduce.experiments import experiment_names, find_experiment
+from s5_adapters.reproduce.published import POPGYM_BEST, POPGYM_HARD
+from s5_adapters.reproduce.reports import write_report
+from s5_adapters.reproduce.reports.lines import Line
+from s5_adapters.reproduce.reports.returns import budget, normalised, returns_within
+from s5_adapters.reproduce.reports.robust import falls
+from s5_adapters.reproduce.reports.scaling import flatness
+from s5_adapters.reproduce.runners import scaling, train
+from s5_adapters.reproduce.spec import Cell, Entry, Experiment, cells, choose, trained
+from s5_adapters.sweeps.curves import best_return, final_return, largest_fall, return_within
+from s5_adapters.sweeps.folder import read_failures, read_results
+from s5_adapters.sweeps.machine import machine
+from s5_adapters.sweeps.statistics import stratified_estimate
+from s5_envs.listing import registry_table
+from tests.purejax.helpers import small_config
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+TASK = "RepeatPreviousEasy"
+WHERE = {"machine": machine("cpu"), "load_average": 0.5}
+
+
+def tiny(memory: str = "s5", **changes: Any) -> Entry:
+    sizes = {"d_model": 8, "n_layers": 1}
+    config = small_config(memory=memory, memory_config=sizes, num_steps=64, total_steps=8 * 256, **changes)
+    return trained(TASK, config, setting="tiny", group="tiny")
+
+
+@pytest.fixture
+def tiny_experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """`popgym-hard` with two tiny lines in place of its own."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compile in half the time
+    real = find_experiment("popgym-hard")
+    made = dataclasses.replace(
+        real, entries=lambda scale: (tiny(), tiny("feedforward")), seeds={"small": 1, "paper": 1}
+    )
+    monkeypatch.setattr("s5_adapters.reproduce.experiments.popgym_hard.EXPERIMENT", made)
+    return made
+
+
+# --- what is run ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", experiment_names())
+@pytest.mark.parametrize("scale", ["small", "paper"])
+def test_every_experiment_has_cells_that_differ_and_come_back_from_json(name: str, scale: Any) -> None:
+    experiment = find_experiment(name)
+    entries = experiment.entries(scale)
+    every = list(cells(entries, experiment.seeds[scale], "cpu"))
+    assert len({cell.name for cell in every}) == len(every)
+    assert len({entry.label for entry in entries}) == len(entries)
+    cell = every[-1]
+    again = Cell.from_dict(json.loads(json.dumps(cell.to_dict())))
+    assert again == cell
+    assert again.name == cell.name
+    assert not set(cell.name) & set("/ \\:*")
+
+
+def test_memories_of_a_task_have_as_many_parameters_as_s5() -> None:
+    for name in ("popgym-hard", "popgym"):
+        sizes = {
+            entry.memory: train.describe(entry.work)["parameters"]
+            for entry in choose(find_experiment(name).entries("small"), ["RepeatPreviousHard"])
+        }
+        assert sizes.keys() == {"s5", "gru", "lstm", "feedforward"}
+        assert all(0.8 < size / sizes["s5"] < 1.25 for size in sizes.values()), sizes
+
+
+def test_popgym_is_whole_and_the_published_numbers_are_of_tasks_that_there_are() -> None:
+    ids = {row.env_id for row in registry_table()}
+    assert {entry.task for entry in find_experiment("popgym").entries("small")} == ids
+    assert POPGYM_HARD.values.keys() <= ids
+    assert POPGYM_HARD.find("RepeatPreviousHard", "s5") == ".91"
+    assert POPGYM_HARD.find("PositionOnlyPendulumHard", "s5 without resets") == ".71"
+    assert POPGYM_BEST.find("RepeatPreviousHard", "gru") == ".191 (LMU)"
+    assert POPGYM_BEST.find("AutoencodeEasy", "gru") == "-"
+
+
+def test_seeds_are_in_turn_on_a_cpu_and_together_on_a_gpu() -> None:
+    entries = (tiny(), tiny("gru"))
+    assert [(cell.entry.memory, cell.seeds) for cell in cells(entries, 2, "cpu")] == [
+        ("s5", (0,)),
+        ("gru", (0,)),
+        ("s5", (1,)),
+        ("gru", (1,)),
+    ]
+    assert [cell.seeds for cell in cells(entries, 2, "gpu")] == [(0, 1), (0, 1)]
+
+
+def test_lines_are_chosen_by_patterns() -> None:
+    entries = find_experiment("popgym-hard").entries("small")
+    assert len(choose(entries, [])) == 20
+    assert [entry.memory for entry in choose(entries, ["RepeatPreviousHard"])] == [
+        "s5",
+        "gru",
+        "lstm",
+        "feedforward",
+    ]
+    assert {entry.task for entry in choose(entries, ["*Pendulum*/gru"])} == {
+        "PositionOnlyPendulumHard",
+        "NoisyPositionOnlyPendulumHard",
+    }
+    assert len(choose(entries, ["*/s5/small", "RepeatPreviousHard/gru"])) == 6
+
+
+# --- running ----------------------------------------------------------------------------------------
+
+
+def rates(folder: Path) -> list[list[float | None]]:
+    return [result["runs"][0]["curve"]["episode_return"] for result in read_results(folder)]
+
+
+def test_a_killed_sweep_goes_on_and_gives_the_same_returns(
+    tiny_experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert main(["reproduce", "popgym-hard", "-o", str(whole)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == f"wrote {whole / 'report.md'}"
+
+    # A run that is killed after its third checkpoint of eight, and the sweep that finds it so.
+    cell = next(iter(cells(tiny_experiment.entries("small"), 1, "cpu")))
+    unfinished = killed / "unfinished" / cell.name
+    stop_after(cell, unfinished, update=3)
+    assert main(["reproduce", "popgym-hard", "-o", str(killed)]) == 0
+    assert rates(killed) == rates(whole)
+    assert not unfinished.exists()
+
+    before = {path: path.stat().st_mtime_ns for path in (killed / "runs").iterdir()}
+    capsys.readouterr()
+    assert main(["reproduce", "popgym-hard", "-o", str(killed)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (killed / "runs").iterdir()} == before
+    assert capsys.readouterr().out.count("done before") == 2
+
+    text = (killed / "report.md").read_text()
+    (row,) = (line for line in text.splitlines() if line.startswith(f"| {TASK} | s5 |"))
+    assert "| tiny | " in row
+    assert f"| {TASK} | feedforward | tiny | " in text
+    for name in ("step-tiny.png", "seconds-tiny.png", "final-tiny.png"):
+        assert (killed / name).read_bytes().startswith(b"\x89PNG")
+        assert f"({name})" in text
+
+
+def stop_after(cell: Cell, folder: Path, update: int) -> None:
+    """Leave what a run leaves that is killed right after a checkpoint."""
+    program = f"""
+import os, signal
+from s5_adapters.purejax import PPOConfig, RunOptions, Trainer
+options = RunOptions(chunk_updates=1, checkpoint_every=1)
+config = PPOConfig.from_dict({dict(cell.entry.work["config"])!r})
+trainer = Trainer(config, seed={cell.seeds[0]}, run_dir={str(folder)!r}, options=options)
+save = trainer.save
+def save_and_die():
+    save()
+    if trainer.update == {update}:
+        os.kill(os.getpid(), signal.SIGKILL)
+trainer.save = save_and_die
+trainer.run()
+"""
+    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
+    assert (folder / "config.json").is_file()
+
+
+def test_a_failing_cell_is_named_and_takes_no_other_with_it(
+    tiny_experiment: Experiment,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = tiny("gru", learning_rate=1e30)
+    made = dataclasses.replace(tiny_experiment, entries=lambda scale: (broken, tiny("feedforward")))
+    monkeypatch.setattr("s5_adapters.reproduce.experiments.popgym_hard.EXPERIMENT", made)
+    assert main(["reproduce", "popgym-hard", "-o", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "1 of 2 cells failed; the same command tries them again" in out
+    ((name, reason),) = read_failures(tmp_path).items()
+    assert name.startswith(f"{TASK}-gru-tiny-seed0-cpu-")
+    assert "not finite" in reason
+    text = (tmp_path / "report.md").read_text()
+    assert f"- {name}: {reason}" in text.split("## Cells without a result")[1]
+    assert f"| {TASK} | feedforward |" in text
+
+
+def test_all_seeds_in_one_program_give_what_they_give_alone(tmp_path: Path) -> None:
+    entry = tiny("feedforward")
+    together = train.run(Cell(entry, (0, 1), "gpu"), tmp_path / "together")
+    alone = train.run(Cell(entry, (1,), "cpu"), tmp_path / "alone")
+    assert [run["seed"] for run in together["runs"]] == [0, 1]
+    one, other = together["runs"][1], alone["runs"][0]
+    assert one["steps"] == other["steps"] == 2048
+    np.testing.assert_allclose(one["mmer"], other["mmer"], atol=0.05)
+    assert one["curve"]["step"] == other["curve"]["step"]
+    assert together["parameters"] == alone["parameters"] == train.describe(entry.work)["parameters"]
+
+
+def test_a_job_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
+    sweep = f"""
+from pathlib import Path
+from s5_adapters.sweeps.processes import Job, run_jobs
+job = Job("sleeper", {{"file": {str(tmp_path / "pid")!r}}}, "tests.sleeper")
+run_jobs([job], Path({str(tmp_path)!r}), command="", timeout=60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", sweep], cwd=CHECKOUT)
+    pid = wait_for(lambda: (tmp_path / "pid").exists() and int((tmp_path / "pid").read_text() or 0))
+    process.kill()
+    process.wait()
+    assert wait_for(lambda: not is_alive(pid))
+
+
+def wait_for(question: Any, seconds: float = 60.0) -> Any:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if answer := question():
+            return answer
+        time.sleep(0.05)
+    raise AssertionError("it did not come to pass")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_scaling_measures_a_memory_and_says_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"d_model": 8, "d_state": 8, "n_layers": 1}
+    work = {"memory": "s5", "memory_config": config, "length": 16, "batch": 2}
+    cell = Cell(Entry("length-16", "s5", "small", "scaling", work, position=16), (0,), "cpu")
+    result = scaling.run(cell, tmp_path)
+    assert result["fits"]
+    assert result["training_ns_per_step"] == pytest.approx(1e9 * result["training_seconds"] / 32)
+    assert result["acting_us"] > 0
+    assert result["state_bytes"] == 4 * result["state_numbers"] == 4 * 8
+    monkeypatch.setattr(scaling, "available_bytes", lambda device: 0)
+    assert scaling.run(cell, tmp_path)["fits"] is False
+
+    whole = {"cell": cell.to_dict(), **WHERE, **result}
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one.json").write_text(json.dumps(whole))
+    none = {**whole, "fits": False, "room_bytes": 2**30}
+    (tmp_path / "runs" / "two.json").write_text(json.dumps({**none, "cell": longer(cell).to_dict()}))
+    text = write_report("scaling", tmp_path).read_text()
+    assert "does not fit into 1 GiB" in text
+    assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def longer(cell: Cell) -> Cell:
+    work = {**cell.entry.work, "length": 32}
+    return dataclasses.replace(cell, entry=dataclasses.replace(cell.entry, work=work, position=32))
+
+
+# --- arithmetic -------------------------------------------------------------------------------------
+
+
+def test_what_is_read_off_a_curve() -> None:
+    steps = [10 * i for i in range(1, 21)]
+    returns: list[float | None] = [0.1 * i for i in range(1, 19)] + [1.0, None]
+    assert final_return(steps, returns) == pytest.approx(1.0)  # the last tenth: steps 190 and 200
+    assert best_return(returns) == pytest.approx(1.8)
+    seconds = [0.5 * i for i in range(1, 21)]
+    assert return_within(seconds, steps, returns, 5.0) == pytest.approx(1.0)  # step 100 alone
+    assert return_within(seconds, steps, returns, 5.4) == pytest.approx(1.0)
+    assert return_within(seconds, steps, returns, 0.1) is None
+    assert return_within(seconds, steps, returns, 99.0) == final_return(steps, returns)
+    assert best_return([None]) is None
+    assert final_return([1], [None]) is None
+
+
+def test_a_fall_counts_from_the_bar_on() -> None:
+    returns = [0.0, 0.6, 0.1, 0.9, 1.0, 0.7, 1.0]
+    assert largest_fall(returns, 1) == pytest.approx(0.5)
+    assert largest_fall(returns, 1, bar=0.9) == pytest.approx(0.3)
+    assert largest_fall(returns, 2, bar=0.9) == pytest.approx(0.1)  # means .3 .35 .5 .95 .85 .85
+    assert largest_fall(returns, 1, bar=1.1) is None
+    assert largest_fall([None, 1.0], 2) is None
+
+
+def test_the_stratified_mean_and_its_interval() -> None:
+    found = stratified_estimate([[0.0, 1.0], [2.0, 30.0]])
+    assert found.value == 1.5
+    assert found.low <= 1.5 <= found.high
+    # Within a task whose seeds agree nothing varies, however far tasks are apart.
+    assert stratified_estimate([[1.0, 1.0], [5.0, 5.0]]) == (3.0, 3.0, 3.0)
+    assert str(stratified_estimate([[1.0], [2.0]])) == "1.500"
+    assert stratified_estimate([[1.0, 1.0], [2.0]]).value == pytest.approx(4 / 3)
+
+
+def line_of(memory: str, finals: list[float], seconds: float, task: str = TASK) -> Line:
+    entry = dataclasses.replace(tiny(memory), task=task)
+    runs = [
+        {
+            "seed": seed,
+            "steps": 100,
+            "seconds": seconds,
+            "mmer": final + 0.1,
+            "final_return": final,
+            "evaluation": {"episodes": 4, "mean": final, "standard_error": 0.0},
+            "curve": {
+                "step": [10 * i for i in range(1, 11)],
+                "seconds": [seconds * i / 10 for i in range(1, 11)],
+                "episode_return": [final * i / 10 for i in range(1, 11)],
+            },
+        }
+        for seed, final in enumerate(finals)
+    ]
+    result = {"parameters": 1234, "state_numbers": 8, "steps": 100, "compile_seconds": 3.0, "runs": runs}
+    return Line(entry, [result])
+
+
+def test_equal_seconds_are_those_of_s5() -> None:
+    s5, gru = line_of("s5", [1.0, 0.8], 20.0), line_of("gru", [0.5], 80.0)
+    assert budget([gru, s5]) == 20.0
+    assert budget([gru]) == 80.0
+    assert returns_within(s5, 20.0) == [1.0, 0.8]
+    assert returns_within(gru, 20.0) == [pytest.approx(0.1)]  # a fifth of its updates: step 20, return 0.1
+
+
+def test_normalised_returns_are_of_the_tasks_that_every_memory_has() -> None:
+    scores = {row.env_id: row for row in registry_table()}
+    easy, hard = scores["RepeatPreviousEasy"], scores["RepeatPreviousHard"]
+    half = (easy.random_score + easy.best_score) / 2
+    lines = [
+        line_of("s5", [easy.best_score], 1.0),
+        line_of("gru", [half], 1.0),
+        line_of("s5", [hard.random_score], 1.0, "RepeatPreviousHard"),
+    ]
+    found = normalised(lines)
+    assert found["all", "s5"].value == pytest.approx(1.0)
+    assert found["all", "gru"].value == pytest.approx(0.5)
+    both = [*lines, line_of("gru", [hard.best_score], 1.0, "RepeatPreviousHard")]
+    assert normalised(both)["all", "s5"].value == pytest.approx(0.5)
+
+
+def test_the_table_says_what_was_measured(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for memory, finals, seconds in (("s5", [0.9, 0.97], 20.0), ("gru", [0.5, 0.5], 80.0)):
+        line = line_of(memory, finals, seconds, "RepeatPreviousHard")
+        for run in line.runs:
+            cell = Cell(line.entry, (run["seed"],), "cpu")
+            result = {**line.results[0], "runs": [run], "cell": cell.to_dict(), **WHERE}
+            (tmp_path / "runs" / f"{cell.name}.json").write_text(json.dumps(result))
+    text = write_report("popgym-hard", tmp_path).read_text()
+    assert (
+        "| RepeatPreviousHard | s5 | tiny | 1,234 | 8 | 2 | 100 | 20 | 3 | 1.035 ± 0.049 | "
+        "0.935 [0.900, 0.970] | 0.935 | 0.935 in 20 s | 1 of 2 | .91 | .191 (LMU) |" in text
+    )
+    assert (
+        "| RepeatPreviousHard | gru | tiny | 1,234 | 8 | 2 | 100 | 80 | 3 | 0.600 ± 0.000 | "
+        "0.500 [0.500, 0.500] | 0.500 | 0.100 in 20 s | 0 of 2 | -.46 | .191 (LMU) |" in text
+    )
+
+
+def test_lengths_have_a_plot_and_no_score_of_popgym(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    for length in (16, 512):
+        line = line_of("s5", [0.5], 1.0, f"MemoryChain-{length}")
+        cell = Cell(dataclasses.replace(line.entry, position=length, group="chain"), (0,), "cpu")
+        result = {**line.results[0], "cell": cell.to_dict(), **WHERE}
+        (tmp_path / "runs" / f"{length}.json").write_text(json.dumps(result))
+    text = write_report("memory-length", tmp_path).read_text()
+    assert "Normalised" not in text
+    assert "load average at the end of a cell: 0.5 to 0.5" in text
+    assert "| MemoryChain-512 | s5 | tiny |" in text
+    assert (tmp_path / "length-chain.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_falls_and_flatness() -> None:
+    line = line_of("s5", [1.0], 1.0)
+    line.runs[0]["curve"]["episode_return"][:] = [0.0, 0.96, 0.5, 1.0, 0.9, 1.0, 1.0, 1.0, 1.0, 1.0]
+    assert falls(line, 0.95) == [pytest.approx(0.46)]
+    entry = Entry("length-1024", "s5", "small", "scaling", {}, position=1024)
+    measured = [
+        Line(dataclasses.replace(entry, position=length), [{"fits": fits, "training_ns_per_step": time}])
+        for length, time, fits in (
+            (128, 900.0, True),
+            (1024, 100.0, True),
+            (2048, 110.0, True),
+            (4096, 1.0, False),
+        )
+    ]
+    assert flatness(measured) == {"s5": pytest.approx(1.1)}
+
+
+def test_a_long_curve_is_thinned_to_means() -> None:
+    count = 2 * train.CURVE_POINTS
+    returns: list[float | None] = [None, *(float(i) for i in range(1, count))]
+    curve = train.thin(list(range(1, count + 1)), [0.5 * i for i in range(1, count + 1)], returns)
+    assert len(curve["step"]) == train.CURVE_POINTS
+    assert curve["step"][:2] == [2, 4]
+    assert curve["seconds"][:2] == [1.0, 2.0]
+    assert curve["episode_return"][:2] == [1.0, 2.5]
+
+
+# --- the command line -------------------------------------------------------------------------------
+
+
+def test_a_dry_run_lists_parameters_and_runs_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["reproduce", "popgym-hard", "--only", "RepeatPreviousHard/s5", "--dry-run"]
+    assert main([*arguments, "-o", str(tmp_path / "none")]) == 0
+    out = capsys.readouterr().out
+    (row,) = (line for line in out.splitlines() if "RepeatPreviousHard" in line)
+    assert row.split()[:8] == ["RepeatPreviousHard", "s5", "small", "5", "0", "232,453", "512", "4,998,656"]
+    assert out.splitlines()[-1].startswith("5 cells, about ")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["popgym-herd"], "experiment: got 'popgym-herd', expected one of popgym-hard, "),
+        (
+            ["popgym-hard", "--only", "Nowhere/s5"],
+            "only: got 'Nowhere/s5', expected TASK or TASK/MEMORY of ",
+        ),
+        (["popgym-hard", "--seeds", "0"], "seeds: got 0, expected an integer >= 1"),
+        (["popgym-hard", "--timeout", "-1"], "timeout: got -1.0, expected a finite number > 0"),
+        (["popgym-hard", "--report", "-o", "nowhere"], "nowhere: no runs/*.json there, expected the folder"),
+    ],
+)
+def test_bad_input_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"s5-adapters: {message}")
+    assert error.count("\n") == 1
