@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from s5_envs.wrappers import Step
+from s5_envs.interface import Step
 
 
 def reset_batch(env: Any, keys: jax.Array, params: Any) -> tuple[Any, Any]:

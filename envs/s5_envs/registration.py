@@ -11,7 +11,8 @@ from typing import Any
 
 from s5_envs import popgym
 from s5_envs.adapt import adapt, narrow
-from s5_envs.in_context import meta_cartpole, meta_control
+from s5_envs.in_context.meta_cartpole import meta_cartpole
+from s5_envs.in_context.meta_control import meta_control
 from s5_envs.interface import AnyEnvironment, PyTree
 from s5_envs.memory_chain import MemoryChain
 from s5_envs.wrappers import FlattenAction, PreviousAction

@@ -120,7 +120,8 @@ def _figure_of(axes: Sequence[Axes]) -> Figure:
 def _errors(intervals: Sequence[Interval]) -> np.ndarray[Any, Any]:
     """Below and above each value; nothing where the interval is unknown."""
     pairs = [(0.0, 0.0) if math.isnan(v.low) else (v.value - v.low, v.high - v.value) for v in intervals]
-    return np.maximum(np.array(pairs, float).reshape(-1, 2).T, 0.0)
+    errors: np.ndarray[Any, Any] = np.maximum(np.array(pairs, float).reshape(-1, 2).T, 0.0)
+    return errors
 
 
 def _curve(values: Mapping[str, Any], against: str) -> Curve | None:

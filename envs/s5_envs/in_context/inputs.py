@@ -13,7 +13,8 @@ import numpy as np
 
 from s5_envs import spaces
 from s5_envs.in_context.trials import Trials
-from s5_envs.wrappers import Step, Wrapper
+from s5_envs.interface import Step
+from s5_envs.wrappers import Wrapper
 
 
 @dataclass(frozen=True)

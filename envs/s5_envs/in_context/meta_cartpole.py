@@ -13,8 +13,9 @@ import jax.numpy as jnp
 from s5_envs import spaces
 from s5_envs.in_context.projection import RandomProjection
 from s5_envs.in_context.trials import Trials
+from s5_envs.interface import Step
 from s5_envs.popgym import PositionOnlyCartPole
-from s5_envs.wrappers import Step, Wrapper
+from s5_envs.wrappers import Wrapper
 
 
 def meta_cartpole(num_trials: int = 16, max_episode_length: int = 200, obs_dim: int = 4) -> MetaCartPole:

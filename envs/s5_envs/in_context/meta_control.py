@@ -12,7 +12,7 @@ from s5_envs.in_context.inputs import PreviousReward, ScaleReward, TrialEnd
 from s5_envs.in_context.multi_task import Family, MultiTask
 from s5_envs.in_context.projection import RandomProjection
 from s5_envs.in_context.trials import Trials
-from s5_envs.wrappers import PreviousAction
+from s5_envs.wrappers import PreviousAction, Wrapper
 
 Split = Literal["training", "held_out"]
 
@@ -73,9 +73,9 @@ def meta_control(
     families = []
     for name in tasks:
         with narrow():
-            env, params = gymnax.make(name)
-        env = ScaleReward(adapt(env, params, name=name, always=True), TASKS[name].reward_scale)
-        env = Trials(env, num_trials)
+            inner, params = gymnax.make(name)
+        scaled = ScaleReward(adapt(inner, params, name=name, always=True), TASKS[name].reward_scale)
+        env: Wrapper = Trials(scaled, num_trials)
         env = RandomProjection(env, obs_dim=obs_dim, action_dim=action_dim)
         if show_action:
             env = PreviousAction(env, first_step_flag=False)

@@ -18,7 +18,8 @@ from s5_envs import spaces
 from s5_envs.adapt import adapt
 from s5_envs.in_context.renewal import FIRST_OWN
 from s5_envs.in_context.unit_box import from_unit_box, unit_box
-from s5_envs.wrappers import FlattenObservation, Step
+from s5_envs.interface import Step
+from s5_envs.wrappers import FlattenObservation
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class MultiTask:
         space = self.action_space()
         return space.n if isinstance(space, spaces.Discrete) else int(space.shape[0])
 
-    def action_space(self, params: Any = None) -> spaces.Space:
+    def action_space(self, params: Any = None) -> spaces.Discrete | spaces.Box:
         """Return the Box from -1 to 1 of the largest family's size, or the most discrete actions."""
         own = self._action_spaces()
         if isinstance(own[0], spaces.Discrete):
@@ -285,7 +286,8 @@ class MultiTask:
     @property
     def _width(self) -> int:
         with jax.ensure_compile_time_eval():
-            return max(math.prod(f.env.observation_space(f.params).shape) for f in self.families)
+            widths: list[int] = [math.prod(f.env.observation_space(f.params).shape) for f in self.families]
+        return max(widths)
 
     def _action_spaces(self) -> list[Any]:
         with jax.ensure_compile_time_eval():

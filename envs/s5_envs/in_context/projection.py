@@ -15,7 +15,8 @@ from flax import struct
 from s5_envs import spaces
 from s5_envs.in_context.renewal import own_key, renew
 from s5_envs.in_context.unit_box import from_unit_box, unit_box
-from s5_envs.wrappers import StatefulWrapper, Step
+from s5_envs.interface import Step
+from s5_envs.wrappers import StatefulWrapper
 
 Distribution = Literal["orthogonal", "normal"]
 
@@ -151,13 +152,15 @@ class RandomProjection(StatefulWrapper):
     def _draw(self, key: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
         obs_space, action_space = self._static_spaces()
         obs_matrix = action_matrix = None
-        obs_shape = action_shape = (0, 0)
+        obs_shape: tuple[int, ...] = (0, 0)
+        action_shape: tuple[int, ...] = (0, 0)
         if self.obs_dim is not None:
             obs_shape = (self.obs_dim, *spaces.encoded_space(obs_space).shape)
         if self.action_dim is not None and isinstance(action_space, spaces.Discrete):
             key, order_key = jax.random.split(key)
             action_matrix = jax.random.permutation(order_key, jnp.arange(self.action_dim, dtype=jnp.int32))
         elif self.action_dim is not None:
+            assert isinstance(action_space, spaces.Box)
             action_shape = (math.prod(action_space.shape), self.action_dim)
         # Drawn together, as every call of a random function is a good part of what compiling takes.
         num_obs = math.prod(obs_shape)
@@ -188,6 +191,7 @@ class RandomProjection(StatefulWrapper):
         _, space = self._static_spaces()
         if isinstance(space, spaces.Discrete):
             return state.action_matrix[jnp.asarray(action)]
+        assert isinstance(space, spaces.Box)
         action = jnp.clip(jnp.asarray(action, jnp.float32), -1.0, 1.0)
         return from_unit_box(space, _times(state.action_matrix, action))
 
@@ -208,7 +212,8 @@ def orthonormal_rows(numbers: jax.Array) -> jax.Array:
             row = row - _times(made.T, _times(made, row))
         return made.at[i].set(row / jnp.sqrt(jnp.sum(jnp.square(row))))
 
-    return jax.lax.fori_loop(0, len(numbers), add_row, jnp.zeros_like(numbers))
+    rows: jax.Array = jax.lax.fori_loop(0, len(numbers), add_row, jnp.zeros_like(numbers))
+    return rows
 
 
 def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:

@@ -45,7 +45,8 @@ def renew(draw: Callable[[jax.Array], PyTree], needed: jax.Array, key: jax.Array
 
     @jax.custom_batching.custom_vmap
     def renewed(needed: jax.Array, key: jax.Array, current: PyTree) -> PyTree:
-        return jax.lax.cond(needed, draw, lambda key: current, key)
+        drawn: PyTree = jax.lax.cond(needed, draw, lambda key: current, key)
+        return drawn
 
     @renewed.def_vmap
     def renewed_batch(

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from s5_envs.in_context.projection import RandomProjection
-from s5_envs.wrappers import StatefulWrapper, Step, Wrapper
+from s5_envs.interface import Step
+from s5_envs.wrappers import StatefulWrapper, Wrapper
 
 
 @struct.dataclass

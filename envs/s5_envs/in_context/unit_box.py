@@ -31,6 +31,6 @@ def from_unit_box(space: spaces.Box, action: jax.Array) -> jax.Array:
     # Half of each bound, as the difference of float32's largest numbers is not finite.
     middle, half = (low / 2 + high / 2).reshape(size), (high / 2 - low / 2).reshape(size)
     bounded = half < np.finfo(np.float32).max / 2
-    middle, half = (np.where(bounded, x, 0.0).astype(np.float32) for x in (middle, half))
-    stretched = jnp.where(bounded, middle + half * jnp.clip(action, -1.0, 1.0), action)
+    centre, reach = (np.where(bounded, x, 0.0).astype(np.float32) for x in (middle, half))
+    stretched = jnp.where(bounded, centre + reach * jnp.clip(action, -1.0, 1.0), action)
     return stretched.reshape(space.shape).astype(space.dtype)

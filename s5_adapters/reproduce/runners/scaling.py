@@ -46,7 +46,9 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     program = jax.jit(learn).lower(params, x, starts).compile()
     compile_seconds = time.perf_counter() - began
-    scratch, room = int(program.memory_analysis().temp_size_in_bytes), available_bytes(cell.device)
+    analysis = program.memory_analysis()
+    assert analysis is not None, f"{cell.device}: XLA says nothing of the memory that a program takes"
+    scratch, room = int(analysis.temp_size_in_bytes), available_bytes(cell.device)
     found = {**describe(work), "compile_seconds": round(compile_seconds, 2), "scratch_bytes": scratch}
     if scratch > room:
         return {**found, "fits": False, "room_bytes": room}
