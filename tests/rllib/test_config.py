@@ -99,6 +99,17 @@ def test_a_registered_environment_is_vectorised_or_single() -> None:
         create({"num_envs": 2, "autoreset_mode": "SAME_STEP"})
 
 
+@pytest.mark.parametrize("name", ["MetaCartPole-v0", "s5_envs/MetaCartPole-v0"])
+def test_trials_are_told_in_info(name: str) -> None:
+    register_envs()
+    envs = _global_registry.get(ENV_CREATOR, name)({"num_envs": 2, "num_trials": 2, "max_episode_length": 3})
+    envs.reset(seed=0)
+    infos = [envs.step([0, 1])[4] for _ in range(6)]
+    assert [info["trial_ended"].tolist() for info in infos] == [[t % 3 == 2] * 2 for t in range(6)]
+    assert [info["trial"][0] for info in infos] == [0, 0, 0, 1, 1, 1]
+    assert infos[2]["trial_return"] == pytest.approx([1.0, 1.0])
+
+
 def test_environments_that_reset_within_the_step_are_refused() -> None:
     check_autoreset(SyncVectorEnv([lambda: gym.make("CartPole-v1")]))
     with pytest.raises(

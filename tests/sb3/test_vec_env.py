@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecMonitor, VecNormalize
 import s5_envs
 from s5_adapters.sb3.vec_env import JaxVecEnv
 from s5_envs.processes import refuse_forked_process
+from tests.envs.echo import Echo
 
 
 def play(env: JaxVecEnv, steps: int, seed: int = 0) -> list[tuple]:
@@ -92,6 +93,16 @@ def test_dispatched_actions_are_copies() -> None:
     env.seed(3)
     env.reset()
     np.testing.assert_array_equal(env.step(np.array([0, 1]))[0], first)
+
+
+def test_ends_of_trials_are_told() -> None:
+    env = JaxVecEnv(s5_envs.Trials(Echo(length=2), 2), 2)
+    env.reset()
+    told = [env.step(np.zeros((2, 3)))[3][1] for _ in range(6)]
+    trials = [(info.get("trial"), info.get("trial_return")) for info in told]
+    nothing = (None, None)
+    assert trials == [nothing, (0, 3.0), nothing, (1, 3.0), nothing, (0, 3.0)]
+    assert ["terminal_observation" in info for info in told] == [False] * 3 + [True] + [False] * 2
 
 
 def test_it_wraps_in_monitor_and_normalize() -> None:
