@@ -24,13 +24,13 @@ from s5_adapters.reproduce.reports.returns import budget, normalised, returns_wi
 from s5_adapters.reproduce.reports.robust import falls
 from s5_adapters.reproduce.reports.scaling import flatness
 from s5_adapters.reproduce.runners import scaling, train
-from s5_adapters.reproduce.spec import Cell, Entry, Experiment, cells, choose, trained
+from s5_adapters.reproduce.spec import Cell, Entry, cells, choose, trained
 from s5_adapters.sweeps.curves import best_return, final_return, largest_fall, return_within
 from s5_adapters.sweeps.folder import read_failures, read_results
 from s5_adapters.sweeps.machine import machine
 from s5_adapters.sweeps.statistics import stratified_estimate
 from s5_envs.listing import registry_table
-from tests.purejax.helpers import small_config
+from tests.purejax.helpers import quick_compilation, small_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TASK = "RepeatPreviousEasy"
@@ -43,16 +43,12 @@ def tiny(memory: str = "s5", **changes: Any) -> Entry:
     return trained(TASK, config, setting="tiny", group="tiny")
 
 
-@pytest.fixture
-def tiny_experiment(monkeypatch: pytest.MonkeyPatch) -> Experiment:
-    """`popgym-hard` with two tiny lines in place of its own."""
-    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # compile in half the time
+def replace_popgym_hard(monkeypatch: pytest.MonkeyPatch, *entries: Entry) -> None:
+    """Put tiny lines in place of those of `popgym-hard`, and compile in half the time."""
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
     real = find_experiment("popgym-hard")
-    made = dataclasses.replace(
-        real, entries=lambda scale: (tiny(), tiny("feedforward")), seeds={"small": 1, "paper": 1}
-    )
+    made = dataclasses.replace(real, entries=lambda scale: entries, seeds={"small": 1, "paper": 1})
     monkeypatch.setattr("s5_adapters.reproduce.experiments.popgym_hard.EXPERIMENT", made)
-    return made
 
 
 # --- what is run ------------------------------------------------------------------------------------
@@ -123,38 +119,37 @@ def test_lines_are_chosen_by_patterns() -> None:
 # --- running ----------------------------------------------------------------------------------------
 
 
-def rates(folder: Path) -> list[list[float | None]]:
-    return [result["runs"][0]["curve"]["episode_return"] for result in read_results(folder)]
-
-
 def test_a_killed_sweep_goes_on_and_gives_the_same_returns(
-    tiny_experiment: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert main(["reproduce", "popgym-hard", "-o", str(whole)]) == 0
-    out = capsys.readouterr().out
-    assert out.splitlines()[-1] == f"wrote {whole / 'report.md'}"
+    replace_popgym_hard(monkeypatch, tiny())
+    cell = Cell(tiny(), (0,), "cpu")
+    with quick_compilation():
+        whole = train.run(cell, tmp_path / "whole")["runs"][0]
 
-    # A run that is killed after its third checkpoint of eight, and the sweep that finds it so.
-    cell = next(iter(cells(tiny_experiment.entries("small"), 1, "cpu")))
-    unfinished = killed / "unfinished" / cell.name
+    # A run that was killed after its third update of eight, and the sweep that finds it so.
+    folder = tmp_path / "killed"
+    unfinished = folder / "unfinished" / cell.name
     stop_after(cell, unfinished, update=3)
-    assert main(["reproduce", "popgym-hard", "-o", str(killed)]) == 0
-    assert rates(killed) == rates(whole)
+    assert main(["reproduce", "popgym-hard", "-o", str(folder)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {folder / 'report.md'}"
+    (result,) = read_results(folder)
+    (resumed,) = result["runs"]
+    for name in ("mmer", "final_return"):
+        assert resumed[name] == whole[name]
+    for name in ("step", "episode_return"):
+        assert resumed["curve"][name] == whole["curve"][name]
     assert not unfinished.exists()
 
-    before = {path: path.stat().st_mtime_ns for path in (killed / "runs").iterdir()}
-    capsys.readouterr()
-    assert main(["reproduce", "popgym-hard", "-o", str(killed)]) == 0
-    assert {path: path.stat().st_mtime_ns for path in (killed / "runs").iterdir()} == before
-    assert capsys.readouterr().out.count("done before") == 2
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    assert main(["reproduce", "popgym-hard", "-o", str(folder)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()} == before
+    assert "done before" in capsys.readouterr().out
 
-    text = (killed / "report.md").read_text()
-    (row,) = (line for line in text.splitlines() if line.startswith(f"| {TASK} | s5 |"))
-    assert "| tiny | " in row
-    assert f"| {TASK} | feedforward | tiny | " in text
+    text = (folder / "report.md").read_text()
+    assert f"| {TASK} | s5 | tiny | {result['parameters']:,} | 8 | 1 | 2,048 | " in text
     for name in ("step-tiny.png", "seconds-tiny.png", "final-tiny.png"):
-        assert (killed / name).read_bytes().startswith(b"\x89PNG")
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
 
 
@@ -179,20 +174,14 @@ trainer.run()
 
 
 def test_a_failing_cell_is_named_and_takes_no_other_with_it(
-    tiny_experiment: Experiment,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken = tiny("gru", learning_rate=1e30)
-    made = dataclasses.replace(tiny_experiment, entries=lambda scale: (broken, tiny("feedforward")))
-    monkeypatch.setattr("s5_adapters.reproduce.experiments.popgym_hard.EXPERIMENT", made)
+    replace_popgym_hard(monkeypatch, tiny("gru", env_id="Nowhere"), tiny("feedforward"))
     assert main(["reproduce", "popgym-hard", "-o", str(tmp_path)]) == 1
-    out = capsys.readouterr().out
-    assert "1 of 2 cells failed; the same command tries them again" in out
+    assert "1 of 2 cells failed; the same command tries them again" in capsys.readouterr().out
     ((name, reason),) = read_failures(tmp_path).items()
     assert name.startswith(f"{TASK}-gru-tiny-seed0-cpu-")
-    assert "not finite" in reason
+    assert "unknown environment 'Nowhere'" in reason
     text = (tmp_path / "report.md").read_text()
     assert f"- {name}: {reason}" in text.split("## Cells without a result")[1]
     assert f"| {TASK} | feedforward |" in text

@@ -144,22 +144,20 @@ def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:
     Args:
         config: its memory is S5.
         memory: a registered memory; "s5" changes nothing.
-        extra: further arguments of that memory.
+        extra: further arguments of that memory, on which its number of parameters does not depend.
     """
     if memory == config.memory:
         return config
     assert isinstance(config.memory_config, FrozenDict)
-    arguments = _matched(config.memory_config, memory, config.encoder[-1], FrozenDict(extra))
-    return dataclasses.replace(config, memory=memory, memory_config=arguments)
+    arguments = _matched(config.memory_config, memory, config.encoder[-1])
+    return dataclasses.replace(config, memory=memory, memory_config=arguments | extra)
 
 
 @cache
-def _matched(
-    s5: FrozenDict[str, Any], memory: str, width: int, extra: FrozenDict[str, Any]
-) -> dict[str, Any]:
+def _matched(s5: FrozenDict[str, Any], memory: str, width: int) -> dict[str, Any]:
     target = count_params(make_memory("s5", **s5), width)
-    arguments = {"d_model": s5["d_model"], "n_layers": s5["n_layers"], **extra}
-    return match_params(memory, arguments, target=target, width=width)
+    sizes = {"d_model": s5["d_model"], "n_layers": s5["n_layers"]}
+    return match_params(memory, sizes, target=target, width=width)
 
 
 def _matches(entry: Entry, pattern: str) -> bool:
