@@ -20,8 +20,9 @@ class JaxVecEnv(VecEnv):
     An environment that ends is reset within the same step, as SB3 expects: `obs` is the next episode's first
     observation and `infos[i]["terminal_observation"]` the one that the step led to. An episode that ran into
     its time limit and did not also terminate has `infos[i]["TimeLimit.truncated"] = True`, so SB3 bootstraps
-    from its final value. Where a trial of a task ended (`s5_envs.Trials`), `infos[i]` has its `"trial"`, from 0,
-    and its `"trial_return"`. Wrap in SB3's `VecMonitor` for episode returns and in `VecNormalize` as usual.
+    from its final value. Where a trial of a task ended (`s5_envs.Trials`), `infos[i]` has its `"trial"`, from
+    0, and its `"trial_return"`. Wrap in SB3's `VecMonitor` for episode returns and in `VecNormalize` as
+    usual.
 
     Args:
         env: an id for `s5_envs.make`, or a gymnax 1.x environment.
