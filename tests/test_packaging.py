@@ -340,9 +340,8 @@ def closure(root: str) -> set[str]:
     return {name for name, _ in seen}
 
 
-CARRIED_BY_RAY = frozenset(
-    {"colorama", "psutil"}
-)  # in its folder thirdparty_files; the docs' tools install one too
+# In its folder thirdparty_files; the tools of the documentation install one of them too.
+CARRIED_BY_RAY = frozenset({"colorama", "psutil"})
 LIST_INSTALLED = "import importlib.metadata as m, json; print(json.dumps(m.packages_distributions()))"
 
 
