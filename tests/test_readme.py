@@ -95,7 +95,7 @@ def test_command_line_options_exist(option: str, capsys: pytest.CaptureFixture[s
     from s5_adapters.cli import main
 
     helps = []
-    for command in (["train"], ["evaluate"], ["plot"], ["export"], ["bench", "run"]):
+    for command in (["train"], ["evaluate"], ["plot"], ["export"], ["bench", "run"], ["reproduce"]):
         with pytest.raises(SystemExit) as ended:
             main([*command, "--help"])
         assert ended.value.code == 0
