@@ -147,7 +147,8 @@ def test_a_killed_sweep_goes_on_and_gives_the_same_returns(
     assert "done before" in capsys.readouterr().out
 
     text = (folder / "report.md").read_text()
-    assert f"| {TASK} | s5 | tiny | {result['parameters']:,} | 8 | 1 | 2,048 | " in text
+    sizes = f"{result['parameters']:,} | {result['state_numbers']:,} | 1 | 2,048"
+    assert f"| {TASK} | s5 | tiny | {sizes} | " in text
     for name in ("step-tiny.png", "seconds-tiny.png", "final-tiny.png"):
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
         assert f"({name})" in text
