@@ -136,8 +136,8 @@ def test_an_algorithm_from_outside_trains_resumes_evaluates_and_exports(
     assert (resumed.update, type(resumed.config), resumed.config) == (6, reinforce, config)
     assert_same_bits(resumed.run().state, whole.state)
     for leaf, first in zip(
-        jax.tree.leaves(resumed.state.params["memory"]),
-        jax.tree.leaves(Trainer(config).state.params["memory"]),
+        jax.tree.leaves(resumed.state.params["trunk"]["memory"]),
+        jax.tree.leaves(Trainer(config).state.params["trunk"]["memory"]),
         strict=True,
     ):
         assert not np.array_equal(leaf, first)
