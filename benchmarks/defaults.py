@@ -22,6 +22,7 @@ import numpy as np
 from _common import announce, machine, recorded_rows, table, write_json
 
 from s5_adapters.purejax import PPOConfig, make_train
+from s5_adapters.sweeps.curves import largest_fall
 
 TASKS: dict[str, dict[str, Any]] = {
     "RepeatPreviousEasy": {"env_id": "RepeatPreviousEasy", "total_steps": 500_000},
@@ -36,12 +37,6 @@ TASKS: dict[str, dict[str, Any]] = {
 LAYERS = (1, 2)
 TIME_STEPS = ((0.001, 0.1), (0.003, 0.3), (0.01, 1.0), (0.001, 1.0))
 KEY = ("task", "n_layers", "dt_min", "dt_max")
-
-
-def largest_fall(returns: np.ndarray[Any, Any], window: int) -> float:
-    """Return the most that a running mean over ``window`` updates lost against its own best so far."""
-    means = np.convolve(returns, np.ones(window) / window, mode="valid")
-    return float((np.maximum.accumulate(means) - means).max())
 
 
 def measure(task: str, n_layers: int, dt_min: float, dt_max: float, seeds: int) -> dict[str, Any]:

@@ -202,6 +202,7 @@ class Layer(NamedTuple):
 # The rooms of core, each after those that it may import.
 ROOMS = {
     "s5_adapters.core.checks": Layer(frozenset(), frozenset()),
+    "s5_adapters.core.registry": Layer(frozenset({"s5_adapters.core.checks"}), frozenset()),
     "s5_adapters.core.xla": Layer(frozenset(), frozenset()),
     "s5_adapters.core.recurrence": Layer(
         frozenset({"s5_adapters.core.checks", "s5_adapters.core.xla"}), frozenset()

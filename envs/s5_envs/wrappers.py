@@ -8,6 +8,7 @@ what belongs to the step just taken (the action, no first-step flag, the same st
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,6 +89,14 @@ class Wrapper:
         """Draw one (unbatched) state, see ``Environment.render``."""
         picture: str | np.ndarray = self.unwrapped.render(self.unwrapped_state(state), params, mode)
         return picture
+
+
+def layers(env: AnyEnvironment) -> Iterator[AnyEnvironment]:
+    """Yield an environment and what it wraps, from the outermost wrapper to the innermost environment."""
+    yield env
+    while isinstance(env, Wrapper):
+        env = env.env
+        yield env
 
 
 @dataclass(frozen=True)

@@ -102,9 +102,8 @@ class Reproduce:
 
 
 def _job(cell: Cell, folder: Path) -> Job:
-    cache = str(
-        (folder / CACHE_NAME).absolute()
-    )  # so that a line's program is compiled for its first seed alone
+    # A line's program is compiled for its first seed alone.
+    cache = str((folder / CACHE_NAME).absolute())
     unfinished = str((folder / UNFINISHED_NAME / cell.name).absolute())
     variables = device_environment(cell.device) | {"JAX_COMPILATION_CACHE_DIR": cache}
     return Job(cell.name, cell.to_dict(), CELL_MODULE, (unfinished,), variables)

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from s5_adapters.purejax.progress import format_duration
 from s5_adapters.reproduce.spec import Cell, Entry
-from s5_adapters.sweeps.folder import read_results, result_file
+from s5_adapters.sweeps.folder import RUNS_NAME, read_results, result_file
 
 
 def runner_of(entry: Entry) -> ModuleType:
@@ -55,7 +55,7 @@ def print_plan(cells: Sequence[Cell], folder: Path) -> None:
 def _measured(folder: Path) -> dict[str, float]:
     """Mean seconds a seed of the entries with results, compiling included."""
     found: dict[str, list[float]] = {}
-    for result in read_results(folder) if any((folder / "runs").glob("*.json")) else []:
+    for result in read_results(folder) if any((folder / RUNS_NAME).glob("*.json")) else []:
         for seconds in _seconds(result):
             found.setdefault(Cell.from_dict(result["cell"]).entry.label, []).append(seconds)
     return {label: sum(seconds) / len(seconds) for label, seconds in found.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,8 +12,8 @@ import numpy as np
 
 from s5_envs import spaces
 from s5_envs.in_context.trials import Trials
-from s5_envs.interface import Step
-from s5_envs.wrappers import Wrapper
+from s5_envs.interface import Step, jitted
+from s5_envs.wrappers import Wrapper, layers
 
 
 @dataclass(frozen=True)
@@ -68,13 +67,13 @@ class Appended(Wrapper):
         encoded = spaces.encode(self._static_spaces()[0], obs)
         return jnp.concatenate([encoded, jnp.asarray(number, jnp.float32).reshape(1)])
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def reset(self, key: jax.Array, params: Any = None) -> tuple[jax.Array, Any]:
         """Begin an episode with 0."""
         obs, state = self.env.reset(key, params)
         return self._append(obs, jnp.float32(0)), state
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
         """Take one step and show its number; an automatic reset brings the 0 back."""
         obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
@@ -114,10 +113,7 @@ class TrialEnd(Appended):
 
     def __post_init__(self) -> None:
         """Check that there are trials."""
-        inside = self.env
-        while isinstance(inside, Wrapper) and not isinstance(inside, Trials):
-            inside = inside.env
-        if not isinstance(inside, Trials):
+        if not any(isinstance(layer, Trials) for layer in layers(self.env)):
             raise ValueError(
                 f"TrialEnd: {self.env.name} has no trials; expected Trials(env), or it in wrappers"
             )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 from s5_envs import spaces
 from s5_envs.in_context.projection import RandomProjection
 from s5_envs.in_context.trials import Trials
-from s5_envs.interface import Step
+from s5_envs.interface import Step, jitted
 from s5_envs.popgym import PositionOnlyCartPole
 from s5_envs.wrappers import Wrapper
 
@@ -55,13 +54,13 @@ class MetaCartPole(Wrapper):
         parts = [spaces.encoded_space(super().observation_space(params)), spaces.Box(0.0, 1.0, (3,))]
         return spaces.concatenated(parts)
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def reset(self, key: jax.Array, params: Any = None) -> tuple[jax.Array, Any]:
         """Begin a task."""
         obs, state = self.env.reset(key, params)
         return _append(obs, 0, False, True), state
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def step(self, key: jax.Array, state: Any, action: Any, params: Any = None) -> Step:
         """Take one step."""
         obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)

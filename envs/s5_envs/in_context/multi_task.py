@@ -6,7 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -18,7 +18,7 @@ from s5_envs import spaces
 from s5_envs.adapt import adapt
 from s5_envs.in_context.renewal import FIRST_OWN
 from s5_envs.in_context.unit_box import from_unit_box, unit_box
-from s5_envs.interface import Step
+from s5_envs.interface import Step, jitted
 from s5_envs.wrappers import FlattenObservation
 
 
@@ -95,11 +95,9 @@ class MultiTask:
             for f in self.families
         )
         object.__setattr__(self, "families", flat)
-        kinds = {type(space) for space in self._action_spaces()}
+        kinds = {type(space) for space in self._action_spaces}
         if kinds not in ({spaces.Box}, {spaces.Discrete}):
-            got = ", ".join(
-                f"{f.name} {space!r}" for f, space in zip(flat, self._action_spaces(), strict=True)
-            )
+            got = ", ".join(f"{f.name} {space!r}" for f, space in zip(flat, self._action_spaces, strict=True))
             raise ValueError(f"MultiTask: expected Box actions or discrete ones throughout, got {got}")
 
     @property
@@ -120,7 +118,7 @@ class MultiTask:
 
     def action_space(self, params: Any = None) -> spaces.Discrete | spaces.Box:
         """Return the Box from -1 to 1 of the largest family's size, or the most discrete actions."""
-        own = self._action_spaces()
+        own = self._action_spaces
         if isinstance(own[0], spaces.Discrete):
             return spaces.Discrete(max(space.n for space in own))
         return unit_box(max(math.prod(space.shape) for space in own))
@@ -203,7 +201,7 @@ class MultiTask:
 
     # --- an environment alone -------------------------------------------------------------------------
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def reset(self, key: jax.Array, params: Any = None) -> tuple[jax.Array, MultiTaskState]:
         """Begin an episode of a family drawn by key."""
         params = self.default_params if params is None else params
@@ -214,7 +212,7 @@ class MultiTask:
         states = jax.tree.map(_strong, tuple(state for _, state in begun))
         return first_obs[family], MultiTaskState(family, states, first_obs)
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def step(self, key: jax.Array, state: MultiTaskState, action: Any, params: Any = None) -> Step:
         """Take one step, with automatic reset to an episode of a family drawn by key."""
         params = self.default_params if params is None else params
@@ -246,7 +244,7 @@ class MultiTask:
         return self._padded(obs), state
 
     def _step_family(self, i: int, key: jax.Array, state: Any, action: Any, params: MultiTaskParams) -> Step:
-        family, space = self.families[i], self._action_spaces()[i]
+        family, space = self.families[i], self._action_spaces[i]
         action = jnp.asarray(action)
         if isinstance(space, spaces.Discrete):
             action = action % space.n
@@ -264,11 +262,11 @@ class MultiTask:
         }
         return self._padded(obs), state, jnp.asarray(reward, jnp.float32), terminated, truncated, info
 
-    @property
+    @cached_property
     def _common_info(self) -> list[str]:
         """The entries of ``info`` that all families have, in the same shapes and dtypes; found by tracing."""
         infos = []
-        for family, space in zip(self.families, self._action_spaces(), strict=True):
+        for family, space in zip(self.families, self._action_spaces, strict=True):
             key, action = jax.random.key(0), jax.ShapeDtypeStruct(space.shape, space.dtype)
             _, state = jax.eval_shape(family.env.reset, key, family.params)
             info = jax.eval_shape(family.env.step, key, state, action, family.params)[-1]
@@ -283,12 +281,13 @@ class MultiTask:
     def _padded(self, obs: jax.Array) -> jax.Array:
         return jnp.pad(obs, (0, self._width - len(obs)))
 
-    @property
+    @cached_property
     def _width(self) -> int:
         with jax.ensure_compile_time_eval():
             widths: list[int] = [math.prod(f.env.observation_space(f.params).shape) for f in self.families]
         return max(widths)
 
+    @cached_property
     def _action_spaces(self) -> list[Any]:
         with jax.ensure_compile_time_eval():
             return [family.env.action_space(family.params) for family in self.families]

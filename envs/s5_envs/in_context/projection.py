@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -16,7 +15,7 @@ from flax import struct
 from s5_envs import spaces
 from s5_envs.in_context.renewal import own_key, renew
 from s5_envs.in_context.unit_box import from_unit_box, unit_box
-from s5_envs.interface import Step
+from s5_envs.interface import Step, jitted
 from s5_envs.wrappers import StatefulWrapper
 
 Distribution = Literal["orthogonal", "normal"]
@@ -123,7 +122,7 @@ class RandomProjection(StatefulWrapper):
         """Return what the innermost environment is given."""
         return super().unwrapped_action(self._projected_action(state, action), state)
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def reset(self, key: jax.Array, params: Any = None) -> tuple[Any, ProjectionState]:
         """Begin an episode behind new projections."""
         obs, env_state = self.env.reset(key, params)
@@ -131,7 +130,7 @@ class RandomProjection(StatefulWrapper):
         state = ProjectionState(env_state, obs_matrix, action_matrix)
         return self._projected_obs(state.obs_matrix, obs), state
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def step(self, key: jax.Array, state: ProjectionState, action: Any, params: Any = None) -> Step:
         """Take one step; an automatic reset draws new projections."""
         obs, env_state, reward, terminated, truncated, info = self.env.step(

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from s5_envs.wrappers import Wrapper
+from s5_envs.wrappers import Wrapper, layers
 
 PyTree = TypeVar("PyTree")
 
@@ -24,10 +24,8 @@ def own_key(wrapper: Wrapper, key: jax.Array) -> jax.Array:
     It gets it unchanged so that a picture of an episode's end can repeat the step. Two wrappers around one
     another have different keys, and both others than those that splitting ``key`` gives: splits count from 0.
     """
-    depth, env = 0, wrapper.env
-    while isinstance(env, Wrapper):
-        depth, env = depth + 1, env.env
-    return jax.random.fold_in(key, FIRST_OWN + depth)
+    wrappers_inside = sum(isinstance(layer, Wrapper) for layer in layers(wrapper.env))
+    return jax.random.fold_in(key, FIRST_OWN + wrappers_inside)
 
 
 def renew(draw: Callable[[jax.Array], PyTree], needed: jax.Array, key: jax.Array, current: PyTree) -> PyTree:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,8 +10,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from s5_envs.in_context.projection import RandomProjection
-from s5_envs.interface import Step
-from s5_envs.wrappers import StatefulWrapper, Wrapper
+from s5_envs.interface import Step, jitted
+from s5_envs.wrappers import StatefulWrapper, layers
 
 
 @struct.dataclass
@@ -58,23 +57,21 @@ class Trials(StatefulWrapper):
         """Check the configuration."""
         if not isinstance(self.num_trials, int) or self.num_trials < 1:
             raise ValueError(f"Trials: num_trials must be a positive integer, got {self.num_trials!r}")
-        inside = self.env
-        while not self.same_start and isinstance(inside, Wrapper):
-            if isinstance(inside, RandomProjection):
-                raise ValueError(
-                    "Trials: got an environment in RandomProjection and same_start=False, so that every "
-                    "trial would have a projection of its own; expected RandomProjection(Trials(env))"
-                )
-            inside = inside.env
+        is_projected = any(isinstance(layer, RandomProjection) for layer in layers(self.env))
+        if is_projected and not self.same_start:
+            raise ValueError(
+                "Trials: got an environment in RandomProjection and same_start=False, so that every "
+                "trial would have a projection of its own; expected RandomProjection(Trials(env))"
+            )
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def reset(self, key: jax.Array, params: Any = None) -> tuple[Any, TrialsState]:
         """Begin a task with its first trial."""
         obs, env_state = self.env.reset(key, params)
         first = (obs, env_state) if self.same_start else None
         return obs, TrialsState(env_state, first, jnp.int32(0), jnp.float32(0))
 
-    @partial(jax.jit, static_argnames=("self",))
+    @jitted
     def step(self, key: jax.Array, state: TrialsState, action: Any, params: Any = None) -> Step:
         """Take one step; a trial's end begins the next one, the last trial's end the next task."""
         obs, env_state, reward, terminated, truncated, info = self.env.step(

@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import wraps
-from importlib import import_module
 from typing import Any, ClassVar, Final, TypeVar
 
 import jax
@@ -14,6 +13,7 @@ from flax import linen as nn
 from jax import Array
 
 from s5_adapters.core.checks import integer, nearest_names
+from s5_adapters.core.registry import Registry
 from s5_adapters.core.xla.rows import dense
 
 Params = Mapping[str, Any]
@@ -185,17 +185,19 @@ def project(params: Params, x: Array) -> Array:
 
 
 M = TypeVar("M", bound=type[Memory])
-_BUILT_IN: Final = {
-    "s5": "s5_adapters.core.memories.s5",
-    "lru": "s5_adapters.core.memories.lru",
-    "mingru": "s5_adapters.core.memories.mingru",
-    "mamba": "s5_adapters.core.memories.mamba",
-    "gru": "s5_adapters.core.memories.gru",
-    "lstm": "s5_adapters.core.memories.lstm",
-    "attention": "s5_adapters.core.memories.attention",
-    "feedforward": "s5_adapters.core.memories.feedforward",
-}
-_REGISTRY: Final[dict[str, type[Memory]]] = {}
+_REGISTRY: Final[Registry[Memory]] = Registry(
+    "memory",
+    {
+        "s5": "s5_adapters.core.memories.s5",
+        "lru": "s5_adapters.core.memories.lru",
+        "mingru": "s5_adapters.core.memories.mingru",
+        "mamba": "s5_adapters.core.memories.mamba",
+        "gru": "s5_adapters.core.memories.gru",
+        "lstm": "s5_adapters.core.memories.lstm",
+        "attention": "s5_adapters.core.memories.attention",
+        "feedforward": "s5_adapters.core.memories.feedforward",
+    },
+)
 
 
 def register_memory(name: str) -> Callable[[M], M]:
@@ -205,21 +207,12 @@ def register_memory(name: str) -> Callable[[M], M]:
         ValueError: the name is taken by another class.
 
     """
-
-    def register(cls: M) -> M:
-        known = _REGISTRY.get(name)
-        if known is not None and known.__qualname__ != cls.__qualname__:
-            raise ValueError(f"memory {name!r}: already registered by {known.__qualname__}")
-        cls.name = name
-        _REGISTRY[name] = cls
-        return cls
-
-    return register
+    return _REGISTRY.register(name)
 
 
 def memory_names() -> tuple[str, ...]:
     """Return the names that ``make_memory`` knows, sorted."""
-    return tuple(sorted({*_BUILT_IN, *_REGISTRY}))
+    return _REGISTRY.names()
 
 
 def memory_class(name: str) -> type[Memory]:
@@ -229,11 +222,7 @@ def memory_class(name: str) -> type[Memory]:
         ValueError: no memory has that name; the message lists the nearest ones.
 
     """
-    if isinstance(name, str) and name not in _REGISTRY and name in _BUILT_IN:
-        import_module(_BUILT_IN[name])
-    if not isinstance(name, str) or name not in _REGISTRY:
-        raise ValueError(f"memory: got {name!r}, expected one of {nearest_names(name, memory_names())}")
-    return _REGISTRY[name]
+    return _REGISTRY.find(name)
 
 
 def make_memory(name: str, **config: Any) -> Memory:

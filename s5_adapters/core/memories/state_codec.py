@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from s5_adapters.core.memories.memory import State
+from s5_adapters.core.memories.memory import State, is_shape
 
 
 class StateCodec:
@@ -26,7 +26,7 @@ class StateCodec:
     """
 
     def __init__(self, state_shape: Any) -> None:
-        leaves, self.treedef = jax.tree.flatten(state_shape, is_leaf=_is_shape)
+        leaves, self.treedef = jax.tree.flatten(state_shape, is_leaf=is_shape)
         self.shapes: tuple[tuple[int, ...], ...] = tuple(leaves)
         self.size = sum(map(math.prod, self.shapes))
 
@@ -43,7 +43,3 @@ class StateCodec:
             leaves.append(packed[:, start:stop].reshape(-1, *shape))
             start = stop
         return jax.tree.unflatten(self.treedef, leaves)
-
-
-def _is_shape(node: object) -> bool:
-    return isinstance(node, tuple) and bool(node) and all(isinstance(n, int) for n in node)

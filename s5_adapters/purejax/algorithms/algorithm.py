@@ -3,14 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from s5_adapters.core.checks import nearest_names
+from s5_adapters.core.registry import Registry
 from s5_adapters.purejax.algorithms.metrics import Metrics, find_fault, name_quantity
 from s5_adapters.purejax.config import TrainConfig
 from s5_adapters.purejax.problem import Problem, Pytree
@@ -131,11 +130,11 @@ class Algorithm(TrainConfig, ABC):
 
 
 A = TypeVar("A", bound=type[Algorithm])
-_BUILT_IN: Final = {
-    "ppo": "s5_adapters.purejax.algorithms.ppo",
-    "a2c": "s5_adapters.purejax.algorithms.a2c",
-}
-_REGISTRY: Final[dict[str, type[Algorithm]]] = {}
+_REGISTRY: Final[Registry[Algorithm]] = Registry(
+    "algorithm",
+    {"ppo": "s5_adapters.purejax.algorithms.ppo", "a2c": "s5_adapters.purejax.algorithms.a2c"},
+    hint=" (one from elsewhere has to be imported first: --import MODULE)",
+)
 DEFAULT: Final = "ppo"
 """The algorithm where none is named, as in a ``config.json`` from before there were others."""
 
@@ -146,21 +145,12 @@ def register_algorithm(name: str) -> Callable[[A], A]:
     Raises:
         ValueError: the name is taken by another class.
     """
-
-    def register(cls: A) -> A:
-        known = _REGISTRY.get(name)
-        if known is not None and known.__qualname__ != cls.__qualname__:
-            raise ValueError(f"algorithm {name!r}: already registered by {known.__qualname__}")
-        cls.name = name
-        _REGISTRY[name] = cls
-        return cls
-
-    return register
+    return _REGISTRY.register(name)
 
 
 def algorithm_names() -> tuple[str, ...]:
     """Return the names that ``algorithm_class`` knows, sorted."""
-    return tuple(sorted({*_BUILT_IN, *_REGISTRY}))
+    return _REGISTRY.names()
 
 
 def algorithm_class(name: str) -> type[Algorithm]:
@@ -169,11 +159,4 @@ def algorithm_class(name: str) -> type[Algorithm]:
     Raises:
         ValueError: no algorithm has that name; the message lists the nearest ones.
     """
-    if isinstance(name, str) and name not in _REGISTRY and name in _BUILT_IN:
-        import_module(_BUILT_IN[name])
-    if not isinstance(name, str) or name not in _REGISTRY:
-        raise ValueError(
-            f"algorithm: got {name!r}, expected one of {nearest_names(name, algorithm_names())} "
-            "(one from elsewhere has to be imported first: --import MODULE)"
-        )
-    return _REGISTRY[name]
+    return _REGISTRY.find(name)

@@ -64,8 +64,8 @@ EXPERIMENT = Experiment(
         "The setting `small` is ours: two layers of 128, the other memories widened to S5's number of "
         "parameters, a third of the published steps or fewer; RepeatPrevious sees the card alone, with a "
         "discount of .9. The setting `paper` is the published one: 4 layers of 256, 15 million steps, "
-        "every observation with the previous action and a first-step flag. Time limits are truncations "
-        "here, and are bootstrapped; the published program takes them for terminations.",
+        "every observation with the previous action and a first-step flag. `small` bootstraps where a "
+        "time limit cut an episode; `paper`, as the published program, takes that for its end.",
     ),
     entries=entries,
     seeds={"small": 5, "paper": 8},
