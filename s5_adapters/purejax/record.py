@@ -20,7 +20,7 @@ def record_episode(
     Returns:
         Frames ``(height, width, 3)`` uint8, and the episode's return (so far, if it was cut).
     """
-    from s5_envs.rendering import render_state
+    from s5_envs.rendering import describe
 
     problem = policy.problem
     env = getattr(problem.env, "unwrapped", problem.env)
@@ -44,7 +44,7 @@ def record_episode(
     while len(frames) < MAX_FRAMES and (not frames or not starts[0]):
         state = jax.tree.map(lambda x: x[0], env_state)
         state = problem.env.unwrapped_state(state) if hasattr(problem.env, "unwrapped_state") else state
-        frames.append(render_state(env, state, problem.env_params, "rgb_array"))
+        frames.append(describe(env, state).to_image())
         key, step_key = jax.random.split(key)
         inputs = obs if policy.obs_stats is None else normalize(policy.obs_stats, obs)
         memory_state, action = act(prepared, memory_state, inputs, starts, step_key)

@@ -46,7 +46,9 @@ def env_names() -> dict[str, str]:
     return {**{env_id: env_id for env_id in ids}, **{gymnasium_name(env_id): env_id for env_id in ids}}
 
 
-def env_creator(env_id: str) -> Callable[[Mapping[str, Any]], gym.Env | gym.vector.VectorEnv]:
+def env_creator(
+    env_id: str,
+) -> Callable[[Mapping[str, Any]], gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]]:
     """Return what `ray.tune.register_env` takes: a function of RLlib's env context.
 
     Called with `num_envs` in it, as RLlib does where the vectorize mode is `"vector_entry_point"`, the
@@ -55,7 +57,9 @@ def env_creator(env_id: str) -> Callable[[Mapping[str, Any]], gym.Env | gym.vect
     return functools.partial(_create, env_id)
 
 
-def _create(env_id: str, context: Mapping[str, Any]) -> gym.Env | gym.vector.VectorEnv:
+def _create(
+    env_id: str, context: Mapping[str, Any]
+) -> gym.Env[Any, Any] | gym.vector.VectorEnv[Any, Any, Any]:
     settle_process()
     from s5_envs.gymnasium import GymnaxEnv, GymnaxVectorEnv
 
@@ -69,7 +73,7 @@ def _create(env_id: str, context: Mapping[str, Any]) -> gym.Env | gym.vector.Vec
     return env
 
 
-def check_autoreset(env: gym.vector.VectorEnv) -> None:
+def check_autoreset(env: gym.vector.VectorEnv[Any, Any, Any]) -> None:
     """Refuse a vector environment that does not begin its next episode in the step after the end of one.
 
     RLlib takes the observation that comes with the end for the finished episode's last, and drops the step

@@ -41,7 +41,7 @@ class ModelConfig:
 
 
 def read_model_config(
-    given: Mapping[str, Any], observation_space: gym.Space | None, action_space: gym.Space | None
+    given: Mapping[str, Any], observation_space: gym.Space[Any] | None, action_space: gym.Space[Any] | None
 ) -> ModelConfig:
     """Read a `model_config` for these spaces.
 
@@ -93,7 +93,7 @@ def read_model_config(
     )
 
 
-def _obs_shape(space: gym.Space | None) -> tuple[int, ...]:
+def _obs_shape(space: gym.Space[Any] | None) -> tuple[int, ...]:
     if not isinstance(space, gym.spaces.Box) or len(space.shape) not in (1, 3):
         raise ValueError(
             f"observation space: got {space}, expected a Box of shape (features,) or (height, width, "
@@ -102,8 +102,8 @@ def _obs_shape(space: gym.Space | None) -> tuple[int, ...]:
     return observation_shape(space)
 
 
-def _action_spec(space: gym.Space | None) -> ActionSpec:
+def _action_spec(space: gym.Space[Any] | None) -> ActionSpec:
     """RLlib's distributions are of vectors."""
-    if isinstance(space, gym.spaces.Box) and (len(space.shape) != 1 or space.dtype.kind != "f"):
+    if isinstance(space, gym.spaces.Box) and (len(space.shape) != 1 or space.low.dtype.kind != "f"):
         raise ValueError(f"action space: got {space}, expected a one-dimensional Box of floats")
     return action_spec(space)

@@ -39,8 +39,8 @@ class S5Model(TorchModelV2, nn.Module):
 
     def __init__(
         self,
-        obs_space: gym.Space,
-        action_space: gym.Space,
+        obs_space: gym.Space[Any],
+        action_space: gym.Space[Any],
         num_outputs: int,
         model_config: dict[str, Any],
         name: str,
@@ -74,12 +74,12 @@ class S5Model(TorchModelV2, nn.Module):
         self._sequences = Buckets(max_waste=3.0)
         self._values: torch.Tensor | None = None
 
-    def get_initial_state(self) -> list[torch.Tensor]:
+    def get_initial_state(self) -> list[torch.Tensor]:  # type: ignore[override]  # Ray: lists invariant
         """Return the state before an episode, unbatched: one `(S,)` float32; none where nothing is kept."""
         size = self._rows.state.size
         return [torch.zeros(size)] if size else []
 
-    def forward(
+    def forward(  # type: ignore[override]  # Ray: lists invariant
         self, input_dict: dict[str, Any], state: list[torch.Tensor], seq_lens: torch.Tensor | None
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
         """Run over rows of equal length, laid one after another.

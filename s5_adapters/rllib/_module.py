@@ -65,6 +65,7 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
             of another network or other spaces.
     """
 
+    model_config: dict[str, Any]
     network: JaxModule
     old_network: JaxModule
 
@@ -186,7 +187,9 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         self.old_network = as_module(self.network.snapshot())
         self.old_network.requires_grad_(False)
 
-    def get_target_network_pairs(self) -> list[tuple[JaxModule, JaxModule]]:
+    def get_target_network_pairs(  # type: ignore[override]  # Ray: lists invariant
+        self,
+    ) -> list[tuple[JaxModule, JaxModule]]:
         """Return the parameters and their copy."""
         return [(self.network, self.old_network)]
 
@@ -247,4 +250,4 @@ def _warn_of_rescaling(config: ActorCriticConfig, model_config: Mapping[str, Any
 @functools.cache
 def _multi_categorical(lengths: tuple[int, ...]) -> type:
     """Make RLlib's class once: RLlib asks at every acting step, and making it takes as long as the step."""
-    return TorchMultiCategorical.get_partial_dist_cls(input_lens=list(lengths))
+    return TorchMultiCategorical.get_partial_dist_cls(input_lens=list(lengths))  # type: ignore[misc, return-value]  # Ray says instance

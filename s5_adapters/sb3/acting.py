@@ -21,7 +21,12 @@ from stable_baselines3.common.distributions import (
     MultiCategoricalDistribution,
 )
 
-from s5_adapters.core.network.distributions import DiagonalGaussian, MultiDiscrete, distribution
+from s5_adapters.core.network.distributions import (
+    DiagonalGaussian,
+    MultiCategorical,
+    MultiDiscrete,
+    distribution,
+)
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, parted
 from s5_adapters.sb3.state import Pair
@@ -42,7 +47,7 @@ def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
     """
     if not heads_are_unchanged(policy):
         return ()
-    nets = policy.action_net._parameters, policy.value_net._parameters
+    nets: tuple[dict[str, Any], ...] = policy.action_net._parameters, policy.value_net._parameters
     tensors = [net[name] for net in nets for name in ("weight", "bias")]
     gaussian = type(policy.action_dist) is DiagGaussianDistribution
     return (*tensors, policy.log_std) if gaussian else tuple(tensors)
@@ -106,6 +111,7 @@ def _step_with_heads(
             actions = inputs + jnp.exp(log_std) * noise
             return actions, gaussian.log_prob(actions)
         categorical = distribution(MultiDiscrete(nvec), inputs)
+        assert isinstance(categorical, MultiCategorical)
         times = jnp.split(noise, list(itertools.accumulate(nvec))[:-1], axis=1)
         # As torch's multinomial: the chance divided by an exponential variable is largest at a fair draw.
         races = zip(categorical.parts, times, strict=True)
@@ -121,9 +127,10 @@ def _step_with_heads(
         starts: jax.Array,
         noise: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Pair, Pair]:
-        prepared, (weight, bias, value_weight, value_bias, *log_std) = parted(held)
+        prepared, (weight, bias, value_weight, value_bias, *rest) = parted(held)
+        log_std = rest[0] if rest else None  # a Gaussian's
         latent_pi, latent_vf, pi, vf = trunk.step(prepared, pi, vf, features, starts)
-        actions, log_probs = act(latent_pi @ weight.T + bias, *(log_std or [None]), noise)
+        actions, log_probs = act(latent_pi @ weight.T + bias, log_std, noise)
         values = latent_vf @ value_weight.T + value_bias
         latents = jnp.concatenate([latent_pi, latent_vf], axis=1)
         return actions.reshape(-1, *action_shape), values, log_probs, latents, pi, vf

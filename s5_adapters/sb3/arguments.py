@@ -160,4 +160,6 @@ def fill_from(network: ActorCriticConfig, said: dict[str, Any]) -> dict[str, Any
 def _one_of(name: str, value: int | None, alias: str, other: int | None, default: int) -> int:
     if value is not None and other is not None and value != other:
         raise ValueError(f"{name}={value} and {alias}={other} are two words for one size: give one of them")
-    return default if value is None and other is None else value if other is None else other
+    if other is not None:
+        return other
+    return default if value is None else value

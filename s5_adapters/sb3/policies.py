@@ -51,7 +51,11 @@ from s5_adapters.torch_bridge import (
 
 __all__ = ["MAX_STOCK_STATE", "CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
-States = tuple[th.Tensor, th.Tensor]
+States = tuple[th.Tensor, ...]
+"""A pair, annotated as in sb3-contrib's `RNNStates`."""
+
+Acted = tuple[th.Tensor, th.Tensor, th.Tensor, th.Tensor, States, States]
+"""Actions, values, log-probabilities, latents, and the actor's and the critic's next states."""
 
 
 class ImageInput(BaseFeaturesExtractor):
@@ -67,7 +71,7 @@ class ImageInput(BaseFeaturesExtractor):
     """
 
     def __init__(
-        self, observation_space: spaces.Space, features_dim: int = 512, normalized_image: bool = False
+        self, observation_space: spaces.Space[Any], features_dim: int = 512, normalized_image: bool = False
     ) -> None:
         """See the class."""
         if not is_image_space(observation_space, check_channels=False, normalized_image=normalized_image):
@@ -77,6 +81,12 @@ class ImageInput(BaseFeaturesExtractor):
             )
         super().__init__(observation_space, int(th.tensor(observation_space.shape).prod()))
         self.cnn_features = features_dim
+
+    @property
+    def channels_last(self) -> tuple[int, ...]:
+        """An image's shape as the core has it, `(height, width, channels)`."""
+        channels, *size = self._observation_space.shape or ()
+        return (*size, channels)
 
     def forward(self, observations: th.Tensor) -> th.Tensor:
         """Flatten `(batch, channels, height, width)` to `(batch, channels * height * width)`."""
@@ -114,11 +124,12 @@ class S5Policy(RecurrentActorCriticPolicy):
     """
 
     default_features_extractor: type[BaseFeaturesExtractor] = FlattenExtractor
+    action_net: nn.Linear
 
     def __init__(
         self,
-        observation_space: spaces.Space,
-        action_space: spaces.Space,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
         lr_schedule: Schedule,
         net_arch: list[int] | dict[str, list[int]] | None = None,
         activation_fn: type[nn.Module] = nn.Tanh,
@@ -235,6 +246,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             load_weights(self, self.weights)
             if self.weights.obs_statistics is not None:
                 shape = self.observation_space.shape
+                assert shape is not None  # a Box: no other space has statistics
                 self.normalizer = statistics_module(self.weights.obs_statistics, shape)
         self.trunk.prepared(self._programs.prepare, *head_parameters(self))  # compiled now, not in a rollout
 
@@ -257,18 +269,18 @@ class S5Policy(RecurrentActorCriticPolicy):
         return self._trunk.core.has_two_encoders
 
     @property
-    def lstm_actor(self) -> MemoryPart:
+    def lstm_actor(self) -> MemoryPart:  # type: ignore[override]  # SB3 builds LSTMs
         """The actor's memory as a module of the policy's own parameters (see `MemoryPart`)."""
         return MemoryPart(self.trunk, "memory", self._trunk.layout)
 
     @property
-    def lstm_critic(self) -> MemoryPart | None:
+    def lstm_critic(self) -> MemoryPart | None:  # type: ignore[override]  # SB3 builds LSTMs
         """The critic's memory likewise; None where it has none of its own (all but "separate")."""
         if not self._trunk.core.has_two_memories:
             return None
         return MemoryPart(self.trunk, "critic_memory", self._trunk.layout)
 
-    def forward(
+    def forward(  # type: ignore[override]  # sb3-contrib does too
         self, obs: PyTorchObs, lstm_states: RNNStates, episode_starts: th.Tensor, deterministic: bool = False
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor, RNNStates]:
         """Act and evaluate.
@@ -294,7 +306,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             actions = actions.long()
         return actions, values, log_prob, RNNStates(pi, vf)
 
-    def get_distribution(
+    def get_distribution(  # type: ignore[override]  # sb3-contrib does too
         self, obs: PyTorchObs, lstm_states: States, episode_starts: th.Tensor
     ) -> tuple[Distribution, States]:
         """Return the action distribution and the actor's next state; the critic is not computed."""
@@ -307,7 +319,9 @@ class S5Policy(RecurrentActorCriticPolicy):
             latent, states = self._act(features, lstm_states, starts)
         return self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent)), states
 
-    def predict_values(self, obs: PyTorchObs, lstm_states: States, episode_starts: th.Tensor) -> th.Tensor:
+    def predict_values(  # type: ignore[override]  # sb3-contrib does too
+        self, obs: PyTorchObs, lstm_states: States, episode_starts: th.Tensor
+    ) -> th.Tensor:
         """Return values `(batch, 1)` under the critic's state."""
         features = self._features(obs)[-1]
         starts = self._check((features,), episode_starts, lstm_states)
@@ -318,9 +332,10 @@ class S5Policy(RecurrentActorCriticPolicy):
         if acted is not None:
             return acted[1]
         _, latent, _, _ = self._run(*given, max_waste=math.inf)
-        return self.value_net(self.mlp_extractor.forward_critic(latent))
+        values: th.Tensor = self.value_net(self.mlp_extractor.forward_critic(latent))
+        return values
 
-    def evaluate_actions(
+    def evaluate_actions(  # type: ignore[override]  # sb3-contrib does too
         self, obs: PyTorchObs, actions: th.Tensor, lstm_states: RNNStates, episode_starts: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
         """Return values, log-probabilities and entropies of what was done, differentiable.
@@ -365,14 +380,15 @@ class S5Policy(RecurrentActorCriticPolicy):
             episode_start = numbers("episode_start", episode_start)
         return super().predict(observation, state, episode_start, deterministic)
 
-    def extract_features(
+    def extract_features(  # type: ignore[override]  # sb3-contrib does too
         self, obs: PyTorchObs, features_extractor: BaseFeaturesExtractor | None = None
     ) -> th.Tensor | tuple[th.Tensor, th.Tensor]:
         """Extract features as SB3 does, after the observation statistics of `weights`, if there are any."""
         if self.normalizer is None:
             return super().extract_features(obs, features_extractor)
         if self.share_features_extractor:
-            return (features_extractor or self.features_extractor)(self.normalizer(obs))
+            features: th.Tensor = (features_extractor or self.features_extractor)(self.normalizer(obs))
+            return features
         obs = self.normalizer(obs)
         return self.pi_features_extractor(obs), self.vf_features_extractor(obs)
 
@@ -410,9 +426,10 @@ class S5Policy(RecurrentActorCriticPolicy):
     ) -> tuple[th.Tensor, th.Tensor, States, States]:
         """Return one step by the prepared parameters; anything longer, or with a gradient, as a sequence."""
         if self._is_step(features, pi):
-            return self._step(
+            stepped: tuple[th.Tensor, th.Tensor, States, States] = self._step(
                 self._programs.step, head_parameters(self), pi, vf, features, starts, max_waste=max_waste
             )
+            return stepped
         return self._sequence(features, pi, vf, starts)
 
     def _by_sb3(
@@ -425,9 +442,9 @@ class S5Policy(RecurrentActorCriticPolicy):
         distribution = self._get_action_dist_from_latent(latent_pi)
         actions = distribution.get_actions(deterministic=deterministic)
         log_prob = distribution.log_prob(actions)
-        return actions.reshape((-1, *self.action_space.shape)), values, log_prob
+        return actions.reshape((-1, *(self.action_space.shape or ()))), values, log_prob
 
-    def _act_unless_changed(self, *given: Any, deterministic: bool) -> tuple[th.Tensor, ...] | None:
+    def _act_unless_changed(self, *given: Any, deterministic: bool) -> Acted | None:
         """Act as `_act_with_heads` does; the first time compare with SB3's modules.
 
         None as well, with the random state as before, where the comparison or a NaN leaves it to them.
@@ -466,16 +483,15 @@ class S5Policy(RecurrentActorCriticPolicy):
         *,
         deterministic: bool,
         max_waste: float | None = None,
-    ) -> tuple[Any, ...] | None:
-        """Compute actions, values, log-probabilities, latents, states of a step by one program; None where
-        heads are torch's to compute.
-        """
+    ) -> Acted | None:
+        """Compute a step by one program; None where heads are torch's to compute."""
         heads = head_parameters(self) if self._is_step(features, pi) else ()
         if not heads or self._leaves_heads_to_sb3:
             return None
         noise = draw_noise(self, len(starts), deterministic, starts.device)
         program = acting_program(self)
-        return self._step(program, heads, pi, vf, features, starts, noise, max_waste=max_waste)
+        acted: Acted = self._step(program, heads, pi, vf, features, starts, noise, max_waste=max_waste)
+        return acted
 
     def _is_step(self, features: tuple[th.Tensor, ...], states: States) -> bool:
         return len(features[0]) == states[0].shape[1] and not th.is_grad_enabled() and not in_transform()
@@ -521,7 +537,10 @@ class S5Policy(RecurrentActorCriticPolicy):
     def _sequence(
         self, features: tuple[th.Tensor, ...], pi: States, vf: States, starts: th.Tensor
     ) -> tuple[th.Tensor, th.Tensor, States, States]:
-        return self._programs.sequence(self.trunk.tree(), tuple(pi), tuple(vf), features, starts)
+        mapped: tuple[th.Tensor, th.Tensor, States, States] = self._programs.sequence(
+            self.trunk.tree(), tuple(pi), tuple(vf), features, starts
+        )
+        return mapped
 
     def _bucketed_sequence(
         self, features: tuple[th.Tensor, ...], pi: States, vf: States, starts: th.Tensor
@@ -546,7 +565,7 @@ class S5Policy(RecurrentActorCriticPolicy):
 
     def _features(self, obs: PyTorchObs) -> tuple[th.Tensor, ...]:
         """Return the features: one for both, or the actor's and the critic's."""
-        features = self.extract_features(obs)
+        features: Any = self.extract_features(obs)
         return (features,) if self.share_features_extractor else tuple(features)
 
     def _check(self, features: tuple[th.Tensor, ...], starts: th.Tensor, *states: States) -> th.Tensor:
@@ -568,7 +587,9 @@ class S5Policy(RecurrentActorCriticPolicy):
         if "trunk" not in self._modules:  # `_build_mlp_extractor` is a user's alone: the memory leads to it
             self._build_trunk(((), ()))
             parameters, rate = self.parameters(), lr_schedule(1)
-            self.optimizer = self.optimizer_class(parameters, lr=rate, **self.optimizer_kwargs)
+            self.optimizer = self.optimizer_class(  # type: ignore[call-arg]  # Optimizer lacks lr
+                parameters, lr=rate, **self.optimizer_kwargs
+            )
         if not isinstance(self.mlp_extractor, Torsos):
             self._try_mlp_extractor()
 
@@ -596,17 +617,22 @@ class S5Policy(RecurrentActorCriticPolicy):
         torsos = tuple(arch.get("pi", [])), tuple(arch.get("vf", []))
         self._build_trunk(torsos)
         rest = torsos if self.has_torch_torsos else ((), ())
-        self.mlp_extractor = Torsos(self._trunk.core.latent_widths, rest, self.activation_fn)
+        self.mlp_extractor = Torsos(  # type: ignore[assignment]  # Torsos replaces MlpExtractor
+            self._trunk.core.latent_widths, rest, self.activation_fn
+        )
 
     def _build_trunk(self, torsos: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
         activation = ACTIVATION_NAMES.get(self.activation_fn)
         if activation is None and self._encoder:
             known = ", ".join(cls.__name__ for cls in ACTIVATION_NAMES)
             raise ValueError(f"encoder: activation_fn must be one of {known}, got {self.activation_fn}")
-        image = isinstance(self.features_extractor, ImageInput)
-        channels_first = self.features_extractor._observation_space.shape if image else ()
+        extractor = self.features_extractor
+        obs_shape: tuple[int, ...] = (self.features_dim,)
+        cnn_features = ActorCriticConfig.cnn_features
+        if isinstance(extractor, ImageInput):
+            obs_shape, cnn_features = extractor.channels_last, extractor.cnn_features
         config = ActorCriticConfig(
-            obs_shape=(*channels_first[1:], channels_first[0]) if image else (self.features_dim,),
+            obs_shape=obs_shape,
             action=Discrete(1),  # the heads are SB3's
             memory=self._memory.name,
             memory_config=self._memory.config,
@@ -615,7 +641,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             critic_torso=torsos[1] if activation else (),
             activation=activation or "tanh",
             critic_memory=self._critic_memory,
-            cnn_features=self.features_extractor.cnn_features if image else 512,
+            cnn_features=cnn_features,
         )
         core = Trunk(config, two_inputs=not self.share_features_extractor, torso_gain=math.sqrt(2))
         self._trunk = FlatTrunk(core, orthogonal=self.ortho_init)
@@ -645,7 +671,9 @@ class S5Policy(RecurrentActorCriticPolicy):
         return cls.default_features_extractor if given is None else given
 
     @classmethod
-    def _check_observation_space(cls, space: spaces.Space, extractor: type[BaseFeaturesExtractor]) -> None:
+    def _check_observation_space(
+        cls, space: spaces.Space[Any], extractor: type[BaseFeaturesExtractor]
+    ) -> None:
         if isinstance(space, spaces.Dict) and extractor in (FlattenExtractor, ImageInput):
             raise ValueError(f"{cls.__name__}: the observation space is a Dict: use MultiInputS5Policy")
         if not isinstance(space, spaces.Dict) and extractor is CombinedExtractor:

@@ -144,7 +144,7 @@ def policy_from_zip(path: Path, vecnormalize: Path | None = None) -> Policy:
         use_sde=data["use_sde"],
         **data["policy_kwargs"],
     )
-    policy.load_state_dict(parameters["policy"])
+    policy.load_state_dict(parameters["policy"])  # type: ignore[arg-type]  # SB3's TensorDict nests
     statistics = None if vecnormalize is None else read_vecnormalize(vecnormalize)
     portable = to_portable(policy, statistics)
     training = {"trainer": "stable_baselines3", "steps": data.get("num_timesteps", 0)}

@@ -19,12 +19,16 @@ class Torsos(nn.Module):
     """
 
     def __init__(
-        self, dims: tuple[int, int], archs: tuple[list[int], list[int]], activation: type[nn.Module]
+        self,
+        dims: tuple[int, int],
+        archs: tuple[tuple[int, ...], tuple[int, ...]],
+        activation: type[nn.Module],
     ) -> None:
         """Build two sequences of dense layers, both empty where the core has the torsos."""
         super().__init__()
         nets = [
-            nn.Sequential(*create_mlp(d, -1, arch, activation)) for d, arch in zip(dims, archs, strict=True)
+            nn.Sequential(*create_mlp(d, -1, list(arch), activation))
+            for d, arch in zip(dims, archs, strict=True)
         ]
         self.policy_net, self.value_net = nets
         self.latent_dim_pi, self.latent_dim_vf = ([d, *a][-1] for d, a in zip(dims, archs, strict=True))

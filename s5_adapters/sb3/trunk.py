@@ -97,8 +97,8 @@ class FlatTrunk:
         state, latents = self.core.apply(
             params, self._state(pi, vf), self._obs(obs), time_first(starts > 0.5)
         )
-        flat = [jnp.swapaxes(latent, 0, 1).reshape(-1, latent.shape[-1]) for latent in latents]
-        return *flat, *self._pairs(state, n_seq)
+        actor, critic = (jnp.swapaxes(latent, 0, 1).reshape(-1, latent.shape[-1]) for latent in latents)
+        return actor, critic, *self._pairs(state, n_seq)
 
     def _shaped(self, rows: jax.Array) -> jax.Array:
         config = self.core.config
@@ -112,7 +112,10 @@ class FlatTrunk:
 
     def _state(self, pi: Pair, vf: Pair | None) -> Any:
         state = self.layout.unpack(pi)
-        return (state, self.layout.unpack(vf)) if self.core.has_two_memories else state
+        if not self.core.has_two_memories:
+            return state
+        assert vf is not None
+        return state, self.layout.unpack(vf)
 
     def _pairs(self, state: Any, batch: int) -> tuple[Pair, Pair]:
         if self.core.has_two_memories:

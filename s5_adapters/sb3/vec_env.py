@@ -72,7 +72,7 @@ class JaxVecEnv(VecEnv):
         """
         if any(self._options):
             raise ValueError(f"JaxVecEnv: JAX environments take no reset options, got {self._options[0]}")
-        obs, _ = self.batch.reset(seed=None if None in self._seeds else self._seeds)
+        obs: VecEnvObs = self.batch.reset(seed=None if None in self._seeds else self._seeds)[0]
         self._reset_seeds()
         return obs
 
@@ -131,5 +131,5 @@ class JaxVecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """Return one `(H, W, 3)` uint8 picture per environment, with `render_mode="rgb_array"`."""
-        pictures = self.batch.render() if self.render_mode == "rgb_array" else None
+        pictures: Any = self.batch.render() if self.render_mode == "rgb_array" else None
         return [None] * self.num_envs if pictures is None else list(pictures)
