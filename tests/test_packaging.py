@@ -203,9 +203,10 @@ class Layer(NamedTuple):
 ROOMS = {
     "s5_adapters.core.checks": Layer(frozenset(), frozenset()),
     "s5_adapters.core.registry": Layer(frozenset({"s5_adapters.core.checks"}), frozenset()),
-    "s5_adapters.core.xla": Layer(frozenset(), frozenset()),
+    "s5_adapters.core.shapes": Layer(frozenset(), frozenset()),
+    "s5_adapters.core.xla": Layer(frozenset({"s5_adapters.core.shapes"}), frozenset()),
     "s5_adapters.core.recurrence": Layer(
-        frozenset({"s5_adapters.core.checks", "s5_adapters.core.xla"}), frozenset()
+        frozenset({f"s5_adapters.core.{name}" for name in ("checks", "shapes", "xla")}), frozenset()
     ),
 }
 for room in ("memories", "network", "files"):

@@ -1,5 +1,7 @@
 """Causal self-attention in a sliding window (Vaswani et al. 2017, arXiv 1706.03762), cut at resets."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -10,6 +12,7 @@ from jax import Array
 
 from s5_adapters.core.checks import integer
 from s5_adapters.core.memories.memory import Memory, Params, init_projection, project, register_memory
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla.rows import Dense
 
 ROTARY_BASE: Final = 10_000.0
@@ -62,7 +65,7 @@ class Attention(Memory):
         return Cache(entries, entries, (1,))  # type: ignore[arg-type]
 
     @property
-    def _block(self) -> "Block":
+    def _block(self) -> Block:
         return Block(self.d_model, self.n_heads)
 
     def init(self, key: Array, width: int) -> Params:
@@ -75,7 +78,9 @@ class Attention(Memory):
         )
         return {**init_projection(projection_key, width, self.d_model), "blocks": blocks}
 
-    def apply(self, params: Params, state: Cache, x: Array, episode_starts: Array) -> tuple[Cache, Array]:
+    def apply(
+        self, params: Params, state: Cache, x: Float[Array, "T B F"], episode_starts: Bool[Array, "T B"]
+    ) -> tuple[Cache, Float[Array, "T B H"]]:
         """Run over a sequence; memory and time grow with T (T + context). See ``Memory.apply``."""
         self.check_sequence(params, state, x, episode_starts)
         x = jnp.swapaxes(project(params, x), 0, 1)
@@ -94,7 +99,9 @@ class Attention(Memory):
         length = jnp.minimum(current, kept).astype(jnp.float32)
         return Cache(jnp.stack(keys, 1), jnp.stack(values, 1), length), jnp.swapaxes(x, 0, 1)
 
-    def step(self, prepared: Params, state: Cache, x: Array, episode_starts: Array) -> tuple[Cache, Array]:
+    def step(
+        self, prepared: Params, state: Cache, x: Float[Array, "B F"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[Cache, Float[Array, "B H"]]:
         """Run over one step. See ``Memory.step``."""
         state, y = self.apply(prepared, state, x[None], episode_starts[None])
         return state, y[0]
@@ -119,8 +126,12 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Array, cached_keys: Array, cached_values: Array, mask: Array
-    ) -> tuple[Array, Array, Array]:
+        self,
+        x: Float[Array, "B T H"],
+        cached_keys: Float[Array, "B C H"],
+        cached_values: Float[Array, "B C H"],
+        mask: Bool[Array, "B T C+T"],
+    ) -> tuple[Float[Array, "B T H"], Float[Array, "B C+T H"], Float[Array, "B C+T H"]]:
         """Map ``x (B, T, H)``, a cache ``(B, C, H)``, ``mask (B, T, C + T)`` to outputs, keys and values."""
         query, key, value = jnp.split(Dense(3 * self.d_model, name="qkv")(nn.LayerNorm()(x)), 3, axis=-1)
         keys = jnp.concatenate([cached_keys, key], axis=1)
@@ -145,7 +156,7 @@ class Block(nn.Module):
         return x.reshape(*x.shape[:2], self.n_heads, -1)
 
 
-def rotate(x: Array, first: int) -> Array:
+def rotate(x: Float[Array, "B T heads D"], first: int) -> Float[Array, "B T heads D"]:
     """Rotate ``x (B, T, heads, D)``, D even, by its positions ``first ... first + T - 1``."""
     half = x.shape[-1] // 2
     frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)

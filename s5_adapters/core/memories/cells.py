@@ -1,5 +1,7 @@
 """Stacks of flax's recurrent cells, with resets: what the GRU and the LSTM share."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +12,7 @@ from flax import linen as nn
 from jax import Array, lax
 
 from s5_adapters.core.memories.memory import Memory, Params, State, init_projection, project
+from s5_adapters.core.shapes import Bool, Float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +36,9 @@ class StackedCells(Memory):
         )
         return {**init_projection(projection_key, width, self.d_model), "cells": cells}
 
-    def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+    def apply(
+        self, params: Params, state: State, x: Float[Array, "T B F"], episode_starts: Bool[Array, "T B"]
+    ) -> tuple[State, Float[Array, "T B H"]]:
         """Run over a sequence, layer by layer. See ``Memory.apply``."""
         self.check_sequence(params, state, x, episode_starts)
         x = project(params, x)
@@ -50,7 +55,9 @@ class StackedCells(Memory):
             finals.append(final)
         return _stack(finals), x
 
-    def step(self, prepared: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+    def step(
+        self, prepared: Params, state: State, x: Float[Array, "B F"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[State, Float[Array, "B H"]]:
         """Run over one step. See ``Memory.step``."""
         x = project(prepared, x)
         finals = []

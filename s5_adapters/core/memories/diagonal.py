@@ -6,6 +6,8 @@ walks through time (Smith et al. 2023, arXiv 2208.04933, eq. 2, with resets as i
 2303.03982).
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from jax import Array
 from s5_adapters.core.memories.memory import Params
 from s5_adapters.core.memories.stack import Stack
 from s5_adapters.core.recurrence.scan import AUTO, resettable_scan
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla import rows
 
 Pair = tuple[Array, Array]
@@ -38,7 +41,7 @@ class DiagonalStack(Stack):
         """P, the number of complex numbers in one layer's state."""
 
     @abstractmethod
-    def prepare_layer(self, params: Params) -> "PreparedLayer":
+    def prepare_layer(self, params: Params) -> PreparedLayer:
         """Make the decay, and pack the matrices."""
 
     @property
@@ -57,14 +60,18 @@ class DiagonalStack(Stack):
         return stacked[:, :, 0], stacked[:, :, 1]
 
     def layer_sequence(
-        self, layer: "PreparedLayer", state: Array, u: Array, episode_starts: Array | None
-    ) -> tuple[Array, Array]:
+        self,
+        layer: PreparedLayer,
+        state: Float[Array, "B 2 P"],
+        u: Float[Array, "T B H"],
+        episode_starts: Bool[Array, "T B"] | None,
+    ) -> tuple[Float[Array, "B 2 P"], Float[Array, "T B H"]]:
         """Run over a sequence, from a state ``(B, 2, P)`` to another. See ``Stack.layer_sequence``."""
         return layer_sequence(layer, state, u, episode_starts, method=self.method)
 
     def layer_step(
-        self, layer: "PreparedLayer", state: Pair, u: Array, episode_starts: Array
-    ) -> tuple[Pair, Array]:
+        self, layer: PreparedLayer, state: Pair, u: Float[Array, "B H"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[Pair, Float[Array, "B H"]]:
         """Run over one step. See ``Stack.layer_step``."""
         return layer_step(layer, state, u, episode_starts)
 
@@ -88,8 +95,13 @@ class PreparedLayer:
 
 
 def layer_sequence(
-    layer: PreparedLayer, initial: Array, u: Array, episode_starts: Array | None, *, method: str = AUTO
-) -> tuple[Array, Array]:
+    layer: PreparedLayer,
+    initial: Float[Array, "B 2 P"],
+    u: Float[Array, "T B H"],
+    episode_starts: Bool[Array, "T B"] | None,
+    *,
+    method: str = AUTO,
+) -> tuple[Float[Array, "B 2 P"], Float[Array, "T B H"]]:
     """Run one state space layer over a sequence.
 
     Args:
@@ -110,7 +122,9 @@ def layer_sequence(
     return states[-1], products + rows.scale(layer.feedthrough, u)
 
 
-def layer_step(layer: PreparedLayer, state: Pair, u: Array, episode_starts: Array) -> tuple[Pair, Array]:
+def layer_step(
+    layer: PreparedLayer, state: Pair, u: Float[Array, "B H"], episode_starts: Bool[Array, "B"]
+) -> tuple[Pair, Float[Array, "B H"]]:
     """Run one step: real and imaginary part of the state ``(B, P)``, ``u (B, H)``, ``episode_starts (B,)`` to
     the next state and y.
 

@@ -1,5 +1,7 @@
 """No memory at all: what any memory has to beat."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import jax
@@ -8,6 +10,7 @@ from flax import linen as nn
 from jax import Array
 
 from s5_adapters.core.memories.memory import Memory, Params, State, init_projection, project, register_memory
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla.initializers import orthogonal
 
 
@@ -30,12 +33,16 @@ class Feedforward(Memory):
         layers = {"kernel": kernels, "bias": jnp.zeros((self.n_layers, self.d_model), jnp.float32)}
         return {**init_projection(projection_key, width, self.d_model), **layers}
 
-    def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+    def apply(
+        self, params: Params, state: State, x: Float[Array, "T B F"], episode_starts: Bool[Array, "T B"]
+    ) -> tuple[State, Float[Array, "T B H"]]:
         """Run over a sequence. See ``Memory.apply``."""
         self.check_sequence(params, state, x, episode_starts)
         return self.step(params, state, x, episode_starts)
 
-    def step(self, prepared: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+    def step(
+        self, prepared: Params, state: State, x: Float[Array, "B F"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[State, Float[Array, "B H"]]:
         """Run over one step, or over many at once: each is for itself. See ``Memory.step``."""
         x = project(prepared, x)
         for kernel, bias in zip(prepared["kernel"], prepared["bias"], strict=True):

@@ -1,5 +1,7 @@
 """Mamba's selective state space model (Gu and Dao 2023, arXiv 2312.00752) with resets."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import ClassVar, Final, NamedTuple
 
@@ -15,6 +17,7 @@ from s5_adapters.core.memories.stack import Stack
 from s5_adapters.core.recurrence.convolution import causal_convolution
 from s5_adapters.core.recurrence.methods import VARYING_METHODS
 from s5_adapters.core.recurrence.scan import linear_recurrence
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla import rows
 from s5_adapters.core.xla.platform import default_platform
 
@@ -117,8 +120,12 @@ class Mamba(Stack):
         }
 
     def layer_sequence(
-        self, layer: Params, state: MambaState, u: Array, episode_starts: Array | None
-    ) -> tuple[MambaState, Array]:
+        self,
+        layer: Params,
+        state: MambaState,
+        u: Float[Array, "T B H"],
+        episode_starts: Bool[Array, "T B"] | None,
+    ) -> tuple[MambaState, Float[Array, "T B H"]]:
         """Run over a sequence. See ``Stack.layer_sequence``."""
         x, gate = jnp.split(rows.product(u, layer["in_kernel"]), 2, axis=-1)
         kernel, bias = layer["conv_kernel"], layer["conv_bias"]
@@ -136,8 +143,8 @@ class Mamba(Stack):
         return MambaState(convolution, states[-1]), _read(layer, states, c, x, gate)
 
     def layer_step(
-        self, layer: Params, state: MambaState, u: Array, episode_starts: Array
-    ) -> tuple[MambaState, Array]:
+        self, layer: Params, state: MambaState, u: Float[Array, "B H"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[MambaState, Float[Array, "B H"]]:
         """Run over one step: without a loop the state is read as it is made. See ``Stack.layer_step``."""
         x, gate = jnp.split(rows.product(u, layer["in_kernel"]), 2, axis=-1)
         kernel, bias, starts = layer["conv_kernel"], layer["conv_bias"], episode_starts[None]

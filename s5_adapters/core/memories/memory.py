@@ -1,5 +1,7 @@
 """The contract that every memory model keeps, and the registry of their names."""
 
+from __future__ import annotations
+
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,6 +16,7 @@ from jax import Array
 
 from s5_adapters.core.checks import integer, nearest_names
 from s5_adapters.core.registry import Registry
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla.rows import dense
 
 Params = Mapping[str, Any]
@@ -26,7 +29,7 @@ def _as_formerly_too(init: Callable[..., Params]) -> Callable[..., Params]:
     """Let ``init(key, width)`` also be called as ``init(key, state, x, episode_starts)``, as it once was."""
 
     @wraps(init)
-    def call(self: "Memory", key: Array, width: Any, *former: Any) -> Params:
+    def call(self: Memory, key: Array, width: Any, *former: Any) -> Params:
         if former:
             message = "Memory.init(key, state, x, episode_starts): call init(key, width) with x's width"
             warnings.warn(message, DeprecationWarning, stacklevel=2)
@@ -102,7 +105,9 @@ class Memory(ABC):
         return jax.eval_shape(lambda key: self.init(key, width), jax.random.key(0))
 
     @abstractmethod
-    def apply(self, params: Params, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+    def apply(
+        self, params: Params, state: State, x: Float[Array, "T B F"], episode_starts: Bool[Array, "T B"]
+    ) -> tuple[State, Float[Array, "T B H"]]:
         """Run over a sequence.
 
         Args:
@@ -119,7 +124,13 @@ class Memory(ABC):
 
         """
 
-    def check_sequence(self, params: Params, state: State, x: Array, episode_starts: Array | None) -> None:
+    def check_sequence(
+        self,
+        params: Params,
+        state: State,
+        x: Float[Array, "T B F"],
+        episode_starts: Bool[Array, "T B"] | None,
+    ) -> None:
         """Check what ``apply`` was given; it costs nothing once compiled.
 
         Raises:
@@ -159,7 +170,9 @@ class Memory(ABC):
         return params
 
     @abstractmethod
-    def step(self, prepared: Any, state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
+    def step(
+        self, prepared: Any, state: State, x: Float[Array, "B F"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[State, Float[Array, "B H"]]:
         """Run one step, ``x (B, F)``, ``episode_starts (B,)``, to the next state and ``(B, d_model)``."""
 
 
@@ -176,7 +189,7 @@ def init_projection(key: Array, width: int, d_model: int) -> dict[str, Array]:
     return {"input_kernel": kernel, "input_bias": jnp.zeros(d_model, jnp.float32)}
 
 
-def project(params: Params, x: Array) -> Array:
+def project(params: Params, x: Float[Array, "*batch F"]) -> Float[Array, "*batch H"]:
     """Apply ``init_projection``'s map to ``x (..., F)``; float64, which x64 brings, becomes the parameters'
     dtype first.
     """

@@ -1,5 +1,7 @@
 """The minimal gated recurrent unit (Feng et al. 2024, arXiv 2410.01201) with resets."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple
 
@@ -16,6 +18,7 @@ from s5_adapters.core.memories.stack import Stack
 from s5_adapters.core.recurrence.convolution import causal_convolution
 from s5_adapters.core.recurrence.methods import VARYING_METHODS
 from s5_adapters.core.recurrence.scan import linear_recurrence
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla.rows import dense
 
 
@@ -73,8 +76,12 @@ class MinGRU(Stack):
         }
 
     def layer_sequence(
-        self, layer: Params, state: MinGRUState, u: Array, episode_starts: Array | None
-    ) -> tuple[MinGRUState, Array]:
+        self,
+        layer: Params,
+        state: MinGRUState,
+        u: Float[Array, "T B H"],
+        episode_starts: Bool[Array, "T B"] | None,
+    ) -> tuple[MinGRUState, Float[Array, "T B H"]]:
         """Run over a sequence. See ``Stack.layer_sequence``."""
         kernel, bias = layer["conv_kernel"], layer["conv_bias"]
         convolution, v = causal_convolution(kernel, bias, state.convolution, u, episode_starts)

@@ -1,6 +1,8 @@
 """The S5 layer and stack (Smith et al. 2023, arXiv 2208.04933) with resets (Lu et al. 2023, arXiv
 2303.03982)."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Final
@@ -14,6 +16,7 @@ from s5_adapters.core.checks import boolean, integer, one_of, positive
 from s5_adapters.core.memories.diagonal import DiagonalStack, PreparedLayer
 from s5_adapters.core.memories.memory import Params, register_memory
 from s5_adapters.core.recurrence import planar
+from s5_adapters.core.shapes import Float
 
 DISCRETIZATIONS: Final = ("zoh", "bilinear")
 MAX_REAL_PART: Final = -1e-4
@@ -112,7 +115,9 @@ class S5(DiagonalStack):
             feedthrough=params["D"],
         )
 
-    def discretize(self, lambda_re: Array, lambda_im: Array, log_dt: Array) -> tuple[Array, Array]:
+    def discretize(
+        self, lambda_re: Float[Array, "P"], lambda_im: Float[Array, "P"], log_dt: Float[Array, "P"]
+    ) -> tuple[Float[Array, "2 P"], Float[Array, "2 P"]]:
         """Return the decay and the factor that turns B into B_bar, each ``(2, P)``, for ``(P,)`` parameters.
 
         Zero-order hold: exp(lambda dt) and (exp(lambda dt) - 1) / lambda (Smith et al., eq. 6), the latter by

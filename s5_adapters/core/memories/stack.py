@@ -5,6 +5,8 @@ puts norms, a gate and a skip connection around every layer, and runs the whole 
 choice of what the backward pass finds stored, or one step at a time to act.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from s5_adapters.core.memories.chunks import GATES, REMATS, run_in_chunks, step_
 from s5_adapters.core.memories.memory import Memory, Params, State, init_projection, is_shape, project
 from s5_adapters.core.recurrence.methods import METHODS
 from s5_adapters.core.recurrence.scan import AUTO
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla.recompute import after, recomputed
 from s5_adapters.core.xla.rows import dense
 
@@ -107,8 +110,8 @@ class Stack(Memory):
 
     @abstractmethod
     def layer_sequence(
-        self, layer: Any, state: State, u: Array, episode_starts: Array | None
-    ) -> tuple[State, Array]:
+        self, layer: Any, state: State, u: Float[Array, "T B H"], episode_starts: Bool[Array, "T B"] | None
+    ) -> tuple[State, Float[Array, "T B H"]]:
         """Run one layer over a sequence.
 
         Args:
@@ -130,7 +133,9 @@ class Stack(Memory):
         """Undo ``split``."""
         return join_layers(states)
 
-    def layer_step(self, layer: Any, state: State, u: Array, episode_starts: Array) -> tuple[State, Array]:
+    def layer_step(
+        self, layer: Any, state: State, u: Float[Array, "B H"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[State, Float[Array, "B H"]]:
         """Run one layer over one step, ``u (B, H)``, ``episode_starts (B,)``, to the next state and y."""
         state, y = self.layer_sequence(layer, state, u[None], episode_starts[None])
         return state, y[0]
@@ -165,7 +170,7 @@ class Stack(Memory):
             params["norm_bias"] = jnp.zeros(width, jnp.float32)
         return params
 
-    def prepare(self, params: Params) -> "PreparedStack":
+    def prepare(self, params: Params) -> PreparedStack:
         """Prepare every layer, so that a step computes nothing twice."""
         return PreparedStack(
             projection={name: leaf for name, leaf in params.items() if name.startswith("input_")},
@@ -177,14 +182,18 @@ class Stack(Memory):
         stacked = {name: leaf for name, leaf in params.items() if not name.startswith("input_")}
         return ({name: leaf[i] for name, leaf in stacked.items()} for i in range(self.n_layers))
 
-    def _prepare_block(self, params: Params) -> "PreparedBlock":
+    def _prepare_block(self, params: Params) -> PreparedBlock:
         around = {name: leaf for name, leaf in params.items() if name.startswith(_OF_THE_STACK)}
         layer = {name: leaf for name, leaf in params.items() if name not in around}
         return PreparedBlock(self.prepare_layer(layer), around)
 
     def apply(
-        self, params: Params, state: State, x: Array, episode_starts: Array | None
-    ) -> tuple[State, Array]:
+        self,
+        params: Params,
+        state: State,
+        x: Float[Array, "T B F"],
+        episode_starts: Bool[Array, "T B"] | None,
+    ) -> tuple[State, Float[Array, "T B H"]]:
         """Run over a sequence; ``episode_starts`` None means that none starts. See ``Memory.apply``."""
         self.check_sequence(params, state, x, episode_starts)
         # What is made outside the loop over chunks is kept all the time: prepared matrices, and even slices.
@@ -208,7 +217,7 @@ class Stack(Memory):
         return self.join(carried), y
 
     def _block(
-        self, inputs: tuple["PreparedBlock", State, Array], episode_starts: Array | None
+        self, inputs: tuple[PreparedBlock, State, Array], episode_starts: Array | None
     ) -> tuple[State, Array]:
         """Run one layer with its gate, norms and skip: its last state, and the next block's input."""
         block, initial, x = inputs
@@ -224,8 +233,8 @@ class Stack(Memory):
         return self._block((self._prepare_block({**params, **late}), initial, x), episode_starts)
 
     def step(
-        self, prepared: "PreparedStack", state: State, x: Array, episode_starts: Array
-    ) -> tuple[State, Array]:
+        self, prepared: PreparedStack, state: State, x: Float[Array, "B F"], episode_starts: Bool[Array, "B"]
+    ) -> tuple[State, Float[Array, "B H"]]:
         """Run over one step. See ``Memory.step``."""
 
         def run(state: State, x: Array, episode_starts: Array) -> tuple[State, Array]:
@@ -242,10 +251,10 @@ class Stack(Memory):
         )
         return stepped
 
-    def _before(self, block: "PreparedBlock", x: Array) -> Array:
+    def _before(self, block: PreparedBlock, x: Array) -> Array:
         return layer_norm(block.around, x) if self.norm == "pre" else x
 
-    def _after(self, block: "PreparedBlock", skip: Array, y: Array) -> Array:
+    def _after(self, block: PreparedBlock, skip: Array, y: Array) -> Array:
         if self.gtrxl_norm:
             y = layer_norm(block.around, y)
         x = skip + self._activate(block.around, y)
@@ -291,7 +300,7 @@ def join_layers(states: list[State]) -> State:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *states)
 
 
-def layer_norm(params: Params, x: Array) -> Array:
+def layer_norm(params: Params, x: Float[Array, "*batch H"]) -> Float[Array, "*batch H"]:
     """Normalise ``x (..., H)`` over its features (Ba et al. 2016, arXiv 1607.06450)."""
     mean = jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.mean(jnp.square(x - mean), axis=-1, keepdims=True)

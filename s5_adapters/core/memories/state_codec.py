@@ -1,5 +1,7 @@
 """Recurrent states as rows of numbers, for frameworks that store plain arrays."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 
@@ -8,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from s5_adapters.core.memories.memory import State, is_shape
+from s5_adapters.core.shapes import Float
 
 
 class StateCodec:
@@ -30,12 +33,12 @@ class StateCodec:
         self.shapes: tuple[tuple[int, ...], ...] = tuple(leaves)
         self.size = sum(map(math.prod, self.shapes))
 
-    def pack(self, state: State, rows: int) -> Array:
+    def pack(self, state: State, rows: int) -> Float[Array, "B S"]:
         """Lay out a state whose leaves, if it has any, are ``(rows, ...)``."""
         leaves = [leaf.reshape(rows, -1).astype(jnp.float32) for leaf in jax.tree.leaves(state)]
         return jnp.concatenate([jnp.zeros((rows, 0), jnp.float32), *leaves], axis=1)
 
-    def unpack(self, packed: Array) -> State:
+    def unpack(self, packed: Float[Array, "B S"]) -> State:
         """Read back what ``pack`` made; columns beyond ``size`` are padding."""
         leaves, start = [], 0
         for shape in self.shapes:

@@ -1,5 +1,7 @@
 """The actor-critic network: a trunk (encoder, memory, torsos) and the heads on it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +13,7 @@ from s5_adapters.core.memories.memory import Memory, Params, State
 from s5_adapters.core.network.config import ActorCriticConfig
 from s5_adapters.core.network.heads import Heads
 from s5_adapters.core.network.trunk import Trunk
+from s5_adapters.core.shapes import Bool, Float, Shaped
 from s5_adapters.core.xla.shared import Shared
 
 
@@ -73,8 +76,12 @@ class ActorCritic:
         return {"trunk": self.trunk.param_shapes(), "heads": self.heads.param_shapes()}
 
     def apply(
-        self, params: Params, state: State, obs: Array, episode_starts: Array
-    ) -> tuple[State, Array, Array]:
+        self,
+        params: Params,
+        state: State,
+        obs: Shaped[Array, "T B *obs_shape"],
+        episode_starts: Bool[Array, "T B"],
+    ) -> tuple[State, Float[Array, "T B K"], Float[Array, "T B"]]:
         """Run over a sequence.
 
         Args:
@@ -99,8 +106,12 @@ class ActorCritic:
         return {"trunk": self.trunk.prepare(params["trunk"]), "heads": params["heads"]}
 
     def step(
-        self, prepared: dict[str, Any], state: State, obs: Array, episode_starts: Array
-    ) -> tuple[State, Array, Array]:
+        self,
+        prepared: dict[str, Any],
+        state: State,
+        obs: Shaped[Array, "B *obs_shape"],
+        episode_starts: Bool[Array, "B"],
+    ) -> tuple[State, Float[Array, "B K"], Float[Array, "B"]]:
         """Run over one step: ``obs (B, *obs_shape)``, ``episode_starts (B,)`` bool.
 
         Returns:

@@ -4,6 +4,8 @@ A network's actor head emits one array per step, ``inputs (..., K)``, whatever t
 gives it meaning. The torch frameworks bring distributions of their own and read the same arrays.
 """
 
+from __future__ import annotations
+
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from flax import struct
 from jax import Array
 
 from s5_adapters.core.checks import integer, integers
+from s5_adapters.core.shapes import Float, Int
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,11 @@ class Distribution(ABC):
         """Return the most likely action of each."""
 
     @abstractmethod
-    def log_prob(self, action: Array) -> Array:
+    def log_prob(self, action: Array) -> Float[Array, "*batch"]:
         """Return the log-probability (or log-density) of one action each, ``(...)``."""
 
     @abstractmethod
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, "*batch"]:
         """Return the entropy of each in nats, ``(...)``."""
 
 
@@ -119,20 +122,20 @@ class Categorical(Distribution):
 
     logits: Array
 
-    def sample(self, key: Array) -> Array:
+    def sample(self, key: Array) -> Int[Array, "*batch"]:
         """Draw by the Gumbel trick."""
         return jax.random.categorical(key, self.logits).astype(jnp.int32)
 
-    def mode(self) -> Array:
+    def mode(self) -> Int[Array, "*batch"]:
         """Return the action with the largest logit, the first of equals."""
         return jnp.argmax(self.logits, axis=-1).astype(jnp.int32)
 
-    def log_prob(self, action: Array) -> Array:
+    def log_prob(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
         """Return the normalised logit of ``action (...)``."""
         log_probs = jax.nn.log_softmax(self.logits)
         return jnp.take_along_axis(log_probs, action[..., None], axis=-1)[..., 0]
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, "*batch"]:
         """Return the entropy; an action of probability 0 adds nothing."""
         log_probs = jax.nn.log_softmax(self.logits)
         probs = jnp.exp(log_probs)
@@ -145,21 +148,21 @@ class MultiCategorical(Distribution):
 
     parts: tuple[Categorical, ...]
 
-    def sample(self, key: Array) -> Array:
+    def sample(self, key: Array) -> Int[Array, "*batch n"]:
         """Draw every component."""
         keys = jax.random.split(key, len(self.parts))
         return jnp.stack([part.sample(k) for part, k in zip(self.parts, keys, strict=True)], axis=-1)
 
-    def mode(self) -> Array:
+    def mode(self) -> Int[Array, "*batch n"]:
         """Return every component's most likely action."""
         return jnp.stack([part.mode() for part in self.parts], axis=-1)
 
-    def log_prob(self, action: Array) -> Array:
+    def log_prob(self, action: Int[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """Sum the components' log-probabilities."""
         terms = [part.log_prob(action[..., i]) for i, part in enumerate(self.parts)]
         return jnp.sum(jnp.stack(terms), axis=0)
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, "*batch"]:
         """Sum the components' entropies."""
         return jnp.sum(jnp.stack([part.entropy() for part in self.parts]), axis=0)
 
@@ -171,27 +174,27 @@ class DiagonalGaussian(Distribution):
     mean: Array
     log_std: Array
 
-    def sample(self, key: Array) -> Array:
+    def sample(self, key: Array) -> Float[Array, "*batch n"]:
         """Draw; the result may lie outside the environment's bounds."""
         noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
         return self.mean + jnp.exp(self.log_std) * noise
 
-    def mode(self) -> Array:
+    def mode(self) -> Float[Array, "*batch n"]:
         """Return the mean."""
         return self.mean
 
-    def log_prob(self, action: Array) -> Array:
+    def log_prob(self, action: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
         """Sum the components' log-densities."""
         deviation = (action - self.mean) * jnp.exp(-self.log_std)
         terms = -0.5 * jnp.square(deviation) - self.log_std - 0.5 * math.log(2.0 * math.pi)
         return jnp.sum(terms, axis=-1)
 
-    def entropy(self) -> Array:
+    def entropy(self) -> Float[Array, "*batch"]:
         """Sum the components' differential entropies."""
         return jnp.sum(self.log_std + 0.5 * math.log(2.0 * math.pi * math.e), axis=-1)
 
 
-def distribution(action: ActionSpec, inputs: Array) -> Distribution:
+def distribution(action: ActionSpec, inputs: Float[Array, "*batch K"]) -> Distribution:
     """Read an actor head's output.
 
     Args:

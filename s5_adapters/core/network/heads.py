@@ -1,5 +1,7 @@
 """The heads of the actor-critic: dense maps from the latents to the distribution's inputs and the value."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +13,7 @@ from jax import Array
 from s5_adapters.core.memories.memory import Params
 from s5_adapters.core.network.distributions import ActionSpec, Box
 from s5_adapters.core.network.layers import init_layer
+from s5_adapters.core.shapes import Float
 from s5_adapters.core.xla.initializers import orthogonal
 from s5_adapters.core.xla.rows import Dense, dense
 
@@ -48,7 +51,9 @@ class Heads:
         shapes: dict[str, Any] = jax.eval_shape(self.init, key, key)
         return shapes
 
-    def apply(self, params: Params, actor_latent: Array, critic_latent: Array) -> tuple[Array, Array]:
+    def apply(
+        self, params: Params, actor_latent: Float[Array, "*batch A"], critic_latent: Float[Array, "*batch C"]
+    ) -> tuple[Float[Array, "*batch K"], Float[Array, "*batch"]]:
         """Map latents ``(..., width)`` to the distribution's inputs ``(..., K)`` and values ``(...)``."""
         inputs = dense(actor_latent, **params["actor"])
         if isinstance(self.action, Box):

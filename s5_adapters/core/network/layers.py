@@ -1,5 +1,7 @@
 """What stands before and behind the memory: dense layers and the Nature CNN."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from s5_adapters.core.network.config import ACTIVATIONS, ActorCriticConfig
+from s5_adapters.core.shapes import Float, Shaped
 from s5_adapters.core.xla.initializers import orthogonal
 from s5_adapters.core.xla.rows import Dense
 
@@ -19,7 +22,7 @@ class MLP(nn.Module):
     scale: float
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*batch F"]) -> Float[Array, "*batch H"]:
         """Map ``(..., F)`` to ``(..., widths[-1])``."""
         for width in self.widths:
             x = Dense(width, kernel_init=orthogonal(self.scale))(x)
@@ -33,7 +36,7 @@ class NatureCNN(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "N height width channels"]) -> Float[Array, "N features"]:
         """Map images ``(N, height, width, channels)`` to ``(N, features)``."""
         for channels, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             init = orthogonal(2.0**0.5)
@@ -49,7 +52,7 @@ class Encoder(nn.Module):
     config: ActorCriticConfig
 
     @nn.compact
-    def __call__(self, obs: Array) -> Array:
+    def __call__(self, obs: Shaped[Array, "N *obs_shape"]) -> Float[Array, "N F"]:
         """Map ``(N, *obs_shape)`` to ``(N, features)`` float32."""
         x = obs.astype(jnp.float32)
         if self.config.is_image:

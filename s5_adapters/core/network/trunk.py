@@ -1,5 +1,7 @@
 """The trunk of the actor-critic: encoder -> memory -> a torso each for actor and critic."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +14,7 @@ from jax import Array, lax
 from s5_adapters.core.memories.memory import Memory, Params, State
 from s5_adapters.core.network.config import ActorCriticConfig
 from s5_adapters.core.network.layers import MLP, Encoder, init_layer
+from s5_adapters.core.shapes import Bool
 
 Latents = tuple[Array, Array]
 """What the actor's head and the critic's head read, each ``(..., width)``."""
@@ -94,7 +97,9 @@ class Trunk:
         torsos = zip(self._torsos.items(), self._torso_inputs, strict=True)
         return params | {part: init_layer(t, keys[part], n, name="MLP_0") for (part, t), n in torsos}
 
-    def apply(self, params: Params, state: State, obs: Any, episode_starts: Array) -> tuple[State, Latents]:
+    def apply(
+        self, params: Params, state: State, obs: Any, episode_starts: Bool[Array, "T B"]
+    ) -> tuple[State, Latents]:
         """Run over a sequence.
 
         Args:
@@ -128,7 +133,7 @@ class Trunk:
         return {**params, **{name: self.memory.prepare(params[name]) for name in self._memories}}
 
     def step(
-        self, prepared: dict[str, Any], state: State, obs: Any, episode_starts: Array
+        self, prepared: dict[str, Any], state: State, obs: Any, episode_starts: Bool[Array, "B"]
     ) -> tuple[State, Latents]:
         """Run over one step: ``obs (B, *obs_shape)`` or a pair of such, ``episode_starts (B,)`` bool.
 

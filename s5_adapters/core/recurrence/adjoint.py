@@ -11,16 +11,24 @@ An adjoint maps ``(decay, cotangent, starts, states, initial)`` to the gradients
 the initial state; shapes as in ``methods``.
 """
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax import Array
 
 from s5_adapters.core.recurrence import planar
 from s5_adapters.core.recurrence.methods import Method, following
+from s5_adapters.core.shapes import Bool, Float
 
 
 def recurrence_adjoint(
-    backwards: Method, decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
-) -> tuple[Array, Array, Array]:
+    backwards: Method,
+    decay: Float[Array, "c P"],
+    cotangent: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    states: Float[Array, "T B c P"],
+    initial: Float[Array, "B c P"],
+) -> tuple[Float[Array, "c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
     """Run ``backwards``, the recurrence from the last step to the first, then sum.
 
     ``backwards`` brings its own gradient, so the adjoint has one too, as cheap.
@@ -39,8 +47,13 @@ def recurrence_adjoint(
 
 
 def varying_adjoint(
-    backwards: Method, decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
-) -> tuple[Array, Array, Array]:
+    backwards: Method,
+    decay: Float[Array, "T B c P"],
+    cotangent: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    states: Float[Array, "T B c P"],
+    initial: Float[Array, "B c P"],
+) -> tuple[Float[Array, "T B c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
     """Do the same for ``decay (T, B, c, P)``; its gradient is ``keep_t * conj(x_{t-1}) * s_t``."""
     towards_past = planar.conjugate(decay)
     of_next = jnp.concatenate([towards_past[1:], jnp.zeros_like(decay[:1])])
@@ -54,8 +67,12 @@ def varying_adjoint(
 
 
 def pallas_adjoint(
-    decay: Array, cotangent: Array, starts: Array | None, states: Array, initial: Array
-) -> tuple[Array, Array, Array]:
+    decay: Float[Array, "c P"],
+    cotangent: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    states: Float[Array, "T B c P"],
+    initial: Float[Array, "B c P"],
+) -> tuple[Float[Array, "c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
     """Run one GPU kernel that gathers the decay's gradient on its way, see ``pallas.py``."""
     from s5_adapters.core.recurrence import pallas as kernels
 

@@ -1,27 +1,34 @@
 """The short causal convolution that some recurrences put before themselves, cut at resets."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax import Array
 
+from s5_adapters.core.shapes import Bool, Float
 from s5_adapters.core.xla import rows
 
 
 def causal_convolution(
-    kernel: Array, bias: Array, before: Array, x: Array, episode_starts: Array | None
-) -> tuple[Array, Array]:
-    """Convolve every channel over its last K steps, none of them from before a reset.
+    kernel: Float[Array, "W E"],
+    bias: Float[Array, "E"],
+    before: Float[Array, "B W-1 E"],
+    x: Float[Array, "T B E"],
+    episode_starts: Bool[Array, "T B"] | None,
+) -> tuple[Float[Array, "B W-1 E"], Float[Array, "T B E"]]:
+    """Convolve every channel over its last W steps, none of them from before a reset.
 
-        y_t = bias + sum_k kernel_{K-1-k} x_{t-k},    x_{t-k} selected away where a reset came after it
+        y_t = bias + sum_k kernel_{W-1-k} x_{t-k},    x_{t-k} selected away where a reset came after it
 
     Args:
-        kernel: ``(K, E)``, the latest step's weights last.
+        kernel: ``(W, E)``, the latest step's weights last.
         bias: ``(E,)``.
-        before: ``(B, K - 1, E)``, the steps before the first, the latest last.
+        before: ``(B, W - 1, E)``, the steps before the first, the latest last.
         x: ``(T, B, E)``.
         episode_starts: ``(T, B)`` bool, or None for no resets.
 
     Returns:
-        The last K - 1 steps, zero where a reset came after them, and the outputs ``(T, B, E)``.
+        The last W - 1 steps, zero where a reset came after them, and the outputs ``(T, B, E)``.
 
     """
     length, batch = x.shape[:2]

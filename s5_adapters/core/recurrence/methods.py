@@ -7,6 +7,8 @@ decays over time: the decay is the same at every step, so its powers are enough.
 take a decay of every step, ``(T, B, c, P)``. Gradients and the reverse direction are ``scan``'s business.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Final
@@ -16,14 +18,20 @@ import numpy as np
 from jax import Array, lax
 
 from s5_adapters.core.recurrence import planar
+from s5_adapters.core.shapes import Bool, Float
 
 Method = Callable[[Array, Array, Array | None, Array], Array]
 Triple = tuple[Array, Array, Array]
 
 
 def sequential(
-    decay: Array, inputs: Array, starts: Array | None, initial: Array, *, reverse: bool = False
-) -> Array:
+    decay: Float[Array, "c P"] | Float[Array, "T B c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
+    *,
+    reverse: bool = False,
+) -> Float[Array, "T B c P"]:
     """Take one step after another, ``decay (c, P)`` or ``(T, B, c, P)``: on a CPU as fast as a memory copy.
 
     Each state takes the place of its input, so the loop touches one array and not two. The product is
@@ -46,12 +54,17 @@ def sequential(
     return states
 
 
-def following(starts: Array) -> Array:
+def following(starts: Bool[Array, "T B"]) -> Bool[Array, "T B"]:
     """Return whether the step after each one dropped its state; after the last there is nothing to keep."""
     return jnp.concatenate([starts[1:], jnp.ones_like(starts[:1])])
 
 
-def associative(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+def associative(
+    decay: Float[Array, "c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
+) -> Float[Array, "T B c P"]:
     """Work-efficient parallel scan (Blelloch 1990) of the inputs alone, in ``2 log2 T`` parallel steps.
 
     The published three-element operator scans (decay, input, reset) triples, although all decays are equal;
@@ -85,7 +98,12 @@ def _odd_even(powers: list[Array], x: Array, starts: Array | None) -> Array:
     return joined if length % 2 == 0 else jnp.concatenate([joined, even[half:]])
 
 
-def chunked(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+def chunked(
+    decay: Float[Array, "c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
+) -> Float[Array, "T B c P"]:
     """Cut time into chunks and step through all of them at once.
 
     One pass finds the state that each chunk would reach from zero, a short recurrence carries these across
@@ -138,14 +156,24 @@ def _chunk_size(length: int, batch: int) -> int:
     return 1 << max(4, math.ceil(math.log2(max(wanted, balanced, 1))))
 
 
-def pallas(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+def pallas(
+    decay: Float[Array, "c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
+) -> Float[Array, "T B c P"]:
     """Run one GPU kernel; elsewhere the same kernel interpreted, for tests (see ``pallas.py``)."""
     from s5_adapters.core.recurrence import pallas as kernels
 
     return kernels.pallas(decay, inputs, starts, initial)
 
 
-def associative_triples(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+def associative_triples(
+    decay: Float[Array, "T B c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
+) -> Float[Array, "T B c P"]:
     """Scan (decay, input, reset) triples in parallel, ``decay (T, B, c, P)``.
 
     A triple stands for a run of steps: the product of its decays, the state that it reaches from zero,

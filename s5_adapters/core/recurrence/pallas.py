@@ -13,6 +13,8 @@ for Triton (CUDA, compute capability 8.0 or newer). On any other platform the sa
 interpreter: right, and far too slow for anything but tests.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +28,7 @@ from jax.experimental.pallas import triton
 
 from s5_adapters.core.recurrence import planar
 from s5_adapters.core.recurrence.methods import following
+from s5_adapters.core.shapes import Bool, Float
 
 LANES: Final = 32
 """Lanes of a program: one warp, so that many programs share a processor."""
@@ -42,14 +45,14 @@ Number = tuple[Array, ...]
 
 
 def pallas(
-    decay: Array,
-    inputs: Array,
-    starts: Array | None,
-    initial: Array,
+    decay: Float[Array, "c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
     *,
     steps: int = FORWARD_STEPS,
     segment: int | None = None,
-) -> Array:
+) -> Float[Array, "T B c P"]:
     """Solve the recurrence; arguments and result as for every method, see ``methods``.
 
     Args:
@@ -78,15 +81,15 @@ def pallas(
 
 
 def pallas_adjoint(
-    decay: Array,
-    cotangent: Array,
-    starts: Array | None,
-    states: Array,
-    initial: Array,
+    decay: Float[Array, "c P"],
+    cotangent: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    states: Float[Array, "T B c P"],
+    initial: Float[Array, "B c P"],
     *,
     steps: int = ADJOINT_STEPS,
     segment: int | None = None,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Float[Array, "c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
     """Run the adjoint and gather the decay's gradient in one pass; see ``adjoint`` and ``pallas``."""
     length, batch, _, _ = states.shape
     if not states.size:

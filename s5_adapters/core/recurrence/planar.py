@@ -7,24 +7,27 @@ arithmetic: XLA fuses these expressions into one loop, and every framework at th
 only.
 """
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
+from s5_adapters.core.shapes import Bool, Complex, Float
 from s5_adapters.core.xla.rows import sum_rows
 
 
-def from_complex(x: Array) -> Array:
+def from_complex(x: Complex[Array, "*batch P"]) -> Float[Array, "*batch 2 P"]:
     """Move a complex array ``(..., P)`` to components ``(..., 2, P)``."""
     return jnp.stack([x.real, x.imag], axis=-2)
 
 
-def to_complex(x: Array) -> Array:
+def to_complex(x: Float[Array, "*batch 2 P"]) -> Complex[Array, "*batch P"]:
     """Move components ``(..., 2, P)`` to a complex array ``(..., P)``."""
     return lax.complex(x[..., 0, :], x[..., 1, :])
 
 
-def multiply(factor: Array, x: Array) -> Array:
+def multiply(factor: Float[Array, "... c P"], x: Float[Array, "... c P"]) -> Float[Array, "... c P"]:
     """Multiply ``x (..., c, P)`` by ``factor (..., c, P)``, c being 1 (real) or 2 (complex).
 
     The complex product is one elementwise expression on the flipped component axis, which XLA turns into a
@@ -36,32 +39,32 @@ def multiply(factor: Array, x: Array) -> Array:
     return factor[..., :1, :] * x + (sign * factor[..., 1:, :]) * x[..., ::-1, :]
 
 
-def conjugate(x: Array) -> Array:
+def conjugate(x: Float[Array, "... c P"]) -> Float[Array, "... c P"]:
     """Conjugate ``x (..., c, P)``; a real array is its own conjugate."""
     if x.shape[-2] == 1:
         return x
     return x * jnp.array([[1.0], [-1.0]], x.dtype)
 
 
-def divide(x: Array, y: Array) -> Array:
+def divide(x: Float[Array, "2 P"], y: Float[Array, "2 P"]) -> Float[Array, "2 P"]:
     """Divide ``x (2, P)`` by ``y (2, P)``."""
     return multiply(conjugate(y), x) / jnp.sum(y * y, axis=-2)
 
 
-def expm1(z: Array) -> Array:
+def expm1(z: Float[Array, "2 P"]) -> Float[Array, "2 P"]:
     """Return ``exp(z) - 1`` of ``z (2, P)`` without the cancellation that ``exp`` suffers near 0."""
     re, im = z
     half = jnp.sin(0.5 * im)
     return jnp.stack([jnp.expm1(re) * jnp.cos(im) - 2.0 * half * half, jnp.exp(re) * jnp.sin(im)])
 
 
-def exp(z: Array) -> Array:
+def exp(z: Float[Array, "2 P"]) -> Float[Array, "2 P"]:
     """Return ``exp(z)`` of ``z (2, P)``."""
     re, im = z
     return jnp.exp(re) * jnp.stack([jnp.cos(im), jnp.sin(im)])
 
 
-def squares(x: Array, count: int) -> list[Array]:
+def squares(x: Float[Array, "c P"], count: int) -> list[Float[Array, "c P"]]:
     """Return ``[x, x**2, x**4, ...]``, ``count`` arrays like ``x (c, P)``, each correct to about one unit in
     the last place.
 
@@ -115,7 +118,7 @@ def _square(high: Array, low: Array) -> tuple[Array, Array]:
     return jnp.stack([difference, 2.0 * cross[0]]), jnp.stack([error, 2.0 * cross[1]])
 
 
-def select(drop: Array | None, x: Array) -> Array:
+def select(drop: Bool[Array, "*batch"] | None, x: Float[Array, "*batch c P"]) -> Float[Array, "*batch c P"]:
     """Zero ``x (..., c, P)`` where ``drop (...)`` is True; ``None`` drops nothing.
 
     Selection, never multiplication: a NaN must not survive a reset.
@@ -125,14 +128,16 @@ def select(drop: Array | None, x: Array) -> Array:
     return jnp.where(drop[..., None, None], jnp.zeros((), x.dtype), x)
 
 
-def multiply_conjugate_sum(x: Array, y: Array) -> Array:
+def multiply_conjugate_sum(
+    x: Float[Array, "*batch c P"], y: Float[Array, "*batch c P"]
+) -> Float[Array, "c P"]:
     """Sum ``conj(x) * y`` over all axes but the components, ``(..., c, P) -> (c, P)``."""
     if x.shape[-2] == 1:
         return _sum(x * y)
     return combine_conjugate_sums(_sum(x * y), _sum(x * y[..., ::-1, :]))
 
 
-def combine_conjugate_sums(same: Array, crossed: Array) -> Array:
+def combine_conjugate_sums(same: Float[Array, "c P"], crossed: Float[Array, "c P"]) -> Float[Array, "c P"]:
     """Make the sum of ``conj(x) * y`` of those of ``x * y`` and of ``x`` times ``y``, components swapped."""
     if same.shape[-2] == 1:
         return same

@@ -7,6 +7,8 @@ real decay, generalised advantage estimation. A decay that is the same at every 
 path; one that the input chooses at every step (minGRU, Mamba) is an array over time.
 """
 
+from __future__ import annotations
+
 from functools import partial
 from typing import Final
 
@@ -21,6 +23,7 @@ from s5_adapters.core.recurrence import planar
 from s5_adapters.core.recurrence.adjoint import pallas_adjoint, recurrence_adjoint, varying_adjoint
 from s5_adapters.core.recurrence.methods import METHODS, VARYING_METHODS, Method, sequential
 from s5_adapters.core.recurrence.table import measured_method, varying_method
+from s5_adapters.core.shapes import Bool, Float, Inexact
 
 AUTO: Final = "auto"
 STATES: Final = "states"
@@ -28,14 +31,14 @@ STATES: Final = "states"
 
 
 def linear_recurrence(
-    decay: ArrayLike,
-    inputs: ArrayLike,
-    episode_starts: ArrayLike | None = None,
-    initial_state: ArrayLike | None = None,
+    decay: Inexact[ArrayLike, "P"] | Inexact[ArrayLike, "T *batch P"],
+    inputs: Inexact[ArrayLike, "T *batch P"],
+    episode_starts: Bool[ArrayLike, "T *batch"] | None = None,
+    initial_state: Inexact[ArrayLike, "*batch P"] | None = None,
     *,
     reverse: bool = False,
     method: str = AUTO,
-) -> Array:
+) -> Inexact[Array, "T *batch P"]:
     """Solve ``x_t = decay_t * (1 - start_t) * x_{t-1} + input_t`` for all ``t``.
 
     Exact gradients for every floating argument, each in its argument's dtype, by one reversed recurrence that
@@ -102,14 +105,14 @@ def linear_recurrence(
 
 
 def resettable_scan(
-    decay: Array,
-    inputs: Array,
-    starts: Array | None,
-    initial: Array,
+    decay: Float[Array, "c P"] | Float[Array, "T B c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
     *,
     reverse: bool = False,
     method: str = AUTO,
-) -> Array:
+) -> Float[Array, "T B c P"]:
     """Solve the recurrence in component form, unchecked: what the layers of this package call.
 
     Args:

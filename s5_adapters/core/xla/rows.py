@@ -6,6 +6,8 @@ with a row of ones is much faster, so the functions here bring that gradient alo
 sum.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Any, Final
 
@@ -14,13 +16,14 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+from s5_adapters.core.shapes import Float
 from s5_adapters.core.xla.platform import default_platform
 
 ROUNDING: Final = ("bfloat16", "BF16_BF16_F32")
 """The name in ``jax.default_matmul_precision`` of products of bfloat16 factors summed in float32."""
 
 
-def product(x: Array, kernel: Array) -> Array:
+def product(x: Float[Array, "*batch F"], kernel: Float[Array, "F N"]) -> Float[Array, "*batch N"]:
     """Multiply ``x (..., F)`` by ``kernel (F, N)``, all rows as one matrix.
 
     With more than one leading axis XLA's CPU backend would transpose copies of both factors for the kernel's
@@ -62,7 +65,7 @@ def _summed_in_float32(a: Array, b: Array, axis_of_a: int, axis_of_b: int) -> Ar
 _rounded_product.defvjp(_rounded_forward, _rounded_backward)
 
 
-def sum_rows(x: Array) -> Array:
+def sum_rows(x: Float[Array, "*batch N"]) -> Float[Array, "N"]:
     """Sum ``x (..., N)`` over all axes but the last."""
     rows = _as_matrix(x)
     if default_platform() != "cpu":
@@ -76,7 +79,7 @@ def _as_matrix(x: Array) -> Array:
 
 
 @jax.custom_vjp
-def add_bias(x: Array, bias: Array) -> Array:
+def add_bias(x: Float[Array, "*batch N"], bias: Float[Array, "N"]) -> Float[Array, "*batch N"]:
     """Add ``bias (N,)`` to ``x (..., N)``."""
     return x + bias
 
@@ -92,13 +95,15 @@ def _add_bias_backward(_: None, cotangent: Array) -> tuple[Array, Array]:
 add_bias.defvjp(_add_bias_forward, _add_bias_backward)
 
 
-def dense(x: Array, kernel: Array, bias: Array) -> Array:
+def dense(
+    x: Float[Array, "*batch F"], kernel: Float[Array, "F N"], bias: Float[Array, "N"]
+) -> Float[Array, "*batch N"]:
     """Return ``x @ kernel + bias`` for ``x (..., F)``, ``kernel (F, N)`` and ``bias (N,)``."""
     return add_bias(product(x, kernel), bias)
 
 
 @jax.custom_vjp
-def scale(factor: Array, x: Array) -> Array:
+def scale(factor: Float[Array, "N"], x: Float[Array, "*batch N"]) -> Float[Array, "*batch N"]:
     """Multiply ``x (..., N)`` by ``factor (N,)``."""
     return factor * x
 
@@ -122,7 +127,7 @@ class Dense(nn.Module):
     kernel_init: nn.initializers.Initializer = nn.initializers.lecun_normal()
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Float[Array, "*batch F"]) -> Float[Array, "*batch N"]:
         """Map ``(..., F)`` to ``(..., features)``."""
         kernel: Any = self.param("kernel", self.kernel_init, (x.shape[-1], self.features), jnp.float32)
         bias: Any = self.param("bias", nn.initializers.zeros_init(), (self.features,), jnp.float32)
