@@ -336,7 +336,7 @@ def _commands() -> Any:
 
 
 def _base_of(arguments: Sequence[str]) -> "RunConfig":
-    """What the options of ``train`` start from; some options decide the others and their defaults."""
+    """Find what the options of ``train`` start from; some options decide the others and their defaults."""
     resume, config, weights, algorithm = (
         (_values_of(arguments, option) or (None,))[-1] if arguments[:1] == ["train"] else None
         for option in ("--resume", "--config", "--weights", "--algorithm")

@@ -65,7 +65,7 @@ class Settings:
 
 
 def load_base(config: str | None, weights: str | None = None, algorithm: str | None = None) -> RunConfig:
-    """The configuration that options start from: the defaults, the published setting, or that of a file.
+    """Find the configuration that options start from: the defaults, the published setting, or a file's.
 
     Args:
         config: a file, the folder of a run, or "paper".
@@ -120,7 +120,7 @@ def _settings_rule(info: StructTypeInfo, base: RunConfig) -> StructConstructorSp
 
 
 def field_docs(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, as one line; a field without takes that of a base class."""
+    """Return the string below each field of a dataclass, as one line; without one, that of a base class."""
     docs: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if dataclasses.is_dataclass(base):

@@ -150,7 +150,7 @@ def _label(config: RunConfig, differing: Sequence[str]) -> str:
 
 
 def _settings(config: RunConfig) -> dict[str, object]:
-    """What runs may differ in, but for the seed; runs of two algorithms share some of it."""
+    """Return what runs may differ in, but for the seed; runs of two algorithms share some of it."""
     return {ALGORITHM: config.training.name} | config.training.to_dict()
 
 

@@ -67,7 +67,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of :meth:`to_dict`; fields left out take their defaults, those of the algorithm named.
+        """Undo :meth:`to_dict`; fields left out take their defaults, those of the algorithm named.
 
         Raises:
             ValueError: one line, for an unknown algorithm or field or a value out of range.

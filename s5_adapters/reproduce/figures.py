@@ -29,7 +29,13 @@ class Panel(NamedTuple):
 
 
 def plot_curves(panels: Sequence[Panel], against: str, output: Path) -> None:
-    """A panel for each task, a line for each memory: the mean over seeds and its standard error."""
+    """Draw a panel for each task, a line for each memory: the mean over seeds and its standard error.
+
+    Args:
+        panels: the curves, by task.
+        against: the horizontal axis, "step" or "seconds".
+        output: the file to write; its ending says in which format.
+    """
     axes = _grid(len(panels))
     for panel, ax in zip(panels, axes, strict=True):
         for label, curves in panel.curves.items():
@@ -54,7 +60,7 @@ def plot_curves(panels: Sequence[Panel], against: str, output: Path) -> None:
 
 
 def plot_intervals(values: Mapping[tuple[str, str], Interval], output: Path) -> None:
-    """Interquartile means with their intervals, by task and memory: a row for each task."""
+    """Draw interquartile means with their intervals, by task and memory: a row for each task."""
     tasks = list(dict.fromkeys(task for task, _ in values))
     memories = list(dict.fromkeys(memory for _, memory in values))
     figure = Figure(figsize=(7, 1.2 + 0.4 * len(tasks)), layout="constrained")
@@ -82,7 +88,13 @@ def plot_intervals(values: Mapping[tuple[str, str], Interval], output: Path) -> 
 def plot_lengths(
     measures: Mapping[str, Mapping[tuple[int, str], Interval]], output: Path, *, logarithmic: bool = False
 ) -> None:
-    """A panel for each measure: by length and memory, with the intervals where there are any."""
+    """Draw a panel for each measure: by length and memory, with the intervals where there are any.
+
+    Args:
+        measures: by the panel's title, values by length and memory.
+        output: the file to write; its ending says in which format.
+        logarithmic: scale the vertical axes so, too.
+    """
     axes = _grid(len(measures))
     for (title, values), ax in zip(measures.items(), axes, strict=True):
         for memory in dict.fromkeys(memory for _, memory in values):
@@ -118,7 +130,7 @@ def _figure_of(axes: Sequence[Axes]) -> Figure:
 
 
 def _errors(intervals: Sequence[Interval]) -> np.ndarray[Any, Any]:
-    """Below and above each value; nothing where the interval is unknown."""
+    """Return the lengths below and above each value, ``(2, n)``; zeros where the interval is unknown."""
     pairs = [(0.0, 0.0) if math.isnan(v.low) else (v.value - v.low, v.high - v.value) for v in intervals]
     errors: np.ndarray[Any, Any] = np.maximum(np.array(pairs, float).reshape(-1, 2).T, 0.0)
     return errors

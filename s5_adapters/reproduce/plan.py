@@ -18,7 +18,7 @@ from s5_adapters.sweeps.folder import RUNS_NAME, read_results, result_file
 
 
 def runner_of(entry: Entry) -> ModuleType:
-    """The module that runs an entry."""
+    """Return the module that runs an entry."""
     return importlib.import_module(f"s5_adapters.reproduce.runners.{entry.runner}")
 
 
@@ -53,7 +53,7 @@ def print_plan(cells: Sequence[Cell], folder: Path) -> None:
 
 
 def _measured(folder: Path) -> dict[str, float]:
-    """Mean seconds a seed of the entries with results, compiling included."""
+    """Average the seconds a seed of the entries with results, compiling included."""
     found: dict[str, list[float]] = {}
     for result in read_results(folder) if any((folder / RUNS_NAME).glob("*.json")) else []:
         for seconds in _seconds(result):

@@ -93,13 +93,13 @@ class Bars:
 
 
 def make_display(unfinished: Path, total: int, *, enabled: bool) -> Display:
-    """Bars if standard output is a terminal, else lines; nothing if not ``enabled``."""
+    """Return bars if standard output is a terminal, else lines; silent ones if not ``enabled``."""
     console = Console()
     return Bars(console, unfinished, total) if enabled and console.is_terminal else Lines(enabled)
 
 
 def running(folder: Path) -> str:
-    """How far the run in a folder is: its steps and its last return; nothing before its first update."""
+    """Say how far the run in a folder is: its steps and its last return; nothing before its first update."""
     try:
         rows = list(read_log(folder)) if (folder / LOG_NAME).is_file() else []
     except OSError:  # it ended in this moment, and its folder is gone

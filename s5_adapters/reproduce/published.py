@@ -21,7 +21,7 @@ class Published:
     values: Mapping[str, Mapping[str, str]]
 
     def find(self, task: str, memory: str) -> str:
-        """The number for a line of a table, or a dash."""
+        """Return the number for a line of a table, or a dash."""
         row = self.values.get(task, {})
         return row.get(memory, row.get("*", "-"))
 

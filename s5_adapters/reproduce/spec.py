@@ -48,7 +48,7 @@ class Entry:
         return f"{self.task}/{self.memory}/{self.setting}"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return the fields as JSON can hold them."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
 
@@ -69,12 +69,12 @@ class Cell:
         return "-".join(words).replace(" ", "-")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON can hold it."""
+        """Return the fields as JSON can hold them."""
         return {"entry": self.entry.to_dict(), "seeds": list(self.seeds), "device": self.device}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """Undo `to_dict`."""
         return cls(Entry(**values["entry"]), tuple(values["seeds"]), values["device"])
 
 
@@ -102,7 +102,7 @@ class Experiment:
 
 
 def choose(entries: Sequence[Entry], only: Sequence[str]) -> tuple[Entry, ...]:
-    """The entries that match one of the patterns TASK, TASK/MEMORY or TASK/MEMORY/SETTING; all without any.
+    """Return the entries that match a pattern TASK, TASK/MEMORY or TASK/MEMORY/SETTING; all without any.
 
     Raises:
         ValueError: one line, for a pattern that matches none.
@@ -121,7 +121,7 @@ def choose(entries: Sequence[Entry], only: Sequence[str]) -> tuple[Entry, ...]:
 
 
 def cells(entries: Sequence[Entry], seeds: int, device: str) -> Iterator[Cell]:
-    """The cells, a seed of all entries before the next, so that a sweep cut short compares.
+    """Yield the cells, a seed of all entries before the next, so that a sweep cut short compares.
 
     On a GPU, which one small network leaves idle, all seeds of an entry are one program.
     """
@@ -133,13 +133,13 @@ def cells(entries: Sequence[Entry], seeds: int, device: str) -> Iterator[Cell]:
 
 
 def trained(task: str, config: PPOConfig, *, memory: str | None = None, setting: str, **rest: Any) -> Entry:
-    """An entry that trains ``config``; ``memory`` labels it, by default with the memory's own name."""
+    """Make an entry that trains ``config``; ``memory`` labels it, by default with the memory's own name."""
     work = {"config": config.to_dict()}
     return Entry(task, memory or config.memory, setting, "train", work, **rest)
 
 
 def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:
-    """The same configuration with another memory, of the number of parameters nearest to its own S5's.
+    """Replace the memory by another one, of the number of parameters nearest to the configuration's own S5's.
 
     Args:
         config: its memory is S5.

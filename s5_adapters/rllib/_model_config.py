@@ -103,7 +103,7 @@ def _obs_shape(space: gym.Space[Any] | None) -> tuple[int, ...]:
 
 
 def _action_spec(space: gym.Space[Any] | None) -> ActionSpec:
-    """RLlib's distributions are of vectors."""
+    """Read the action space; a Box must be a vector of floats, since RLlib's distributions are of vectors."""
     if isinstance(space, gym.spaces.Box) and (len(space.shape) != 1 or space.low.dtype.kind != "f"):
         raise ValueError(f"action space: got {space}, expected a one-dimensional Box of floats")
     return action_spec(space)

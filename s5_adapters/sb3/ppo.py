@@ -58,8 +58,8 @@ class S5RecurrentPPO(RecurrentPPO):
 
     @classmethod
     def load(cls, *args: Any, **kwargs: Any) -> Self:
-        """SB3's; weights among the policy's arguments are arrays of JAX's, which must not come first."""
-        settle_jax()
+        """Load a model as SB3 does."""
+        settle_jax()  # weights among the policy's arguments are arrays of JAX's, which must not come first
         return super().load(*args, **kwargs)
 
     def _setup_model(self) -> None:

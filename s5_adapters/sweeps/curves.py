@@ -15,28 +15,28 @@ Returns = Sequence[float | None]
 
 
 def final_return(steps: Sequence[float], returns: Returns) -> float | None:
-    """The mean return over the updates in the last tenth of the steps; None where no episode ended there."""
+    """Average over the updates in the last tenth of the steps; None where no episode ended there."""
     return _mean(
         value for step, value in zip(steps, returns, strict=True) if step > (1 - FINAL_SHARE) * steps[-1]
     )
 
 
 def best_return(returns: Returns) -> float | None:
-    """The largest mean return of an update: MMER, the score of POPGym (Morad et al., arXiv 2303.01859)."""
+    """Return the largest mean return of an update: MMER, POPGym's score (Morad et al., arXiv 2303.01859)."""
     return max((value for value in returns if value is not None), default=None)
 
 
 def return_within(
     seconds: Sequence[float], steps: Sequence[float], returns: Returns, budget: float
 ) -> float | None:
-    """The final return of what a curve had done after ``budget`` seconds; None where that was nothing."""
+    """Return the final return of what a curve had done after ``budget`` seconds; None if nothing."""
     count = int(np.searchsorted(np.asarray(seconds, float), budget, side="right"))
     return final_return(steps[:count], returns[:count]) if count else None
 
 
 def largest_fall(returns: Returns, window: int, bar: float = -math.inf) -> float | None:
-    """The most that a running mean over ``window`` updates lost against its own best, once that was above
-    ``bar``; None where it never was.
+    """Return the most that a running mean over ``window`` updates lost against its own best, once that was
+    above ``bar``; None where it never was.
     """
     ended = [value for value in returns if value is not None]
     if len(ended) < window:

@@ -14,7 +14,7 @@ SWEEP_NAME = "sweep.json"
 
 
 def result_file(folder: Path, name: str) -> Path:
-    """Where the result of a run goes."""
+    """Return the file that the result of a run goes into."""
     return folder / RUNS_NAME / f"{name}.json"
 
 
@@ -25,13 +25,13 @@ def write_sweep(folder: Path, command: str, wanted: Mapping[str, Mapping[str, An
 
 
 def read_command(folder: Path) -> str | None:
-    """How a folder's sweep was started last; None where that is not known."""
+    """Read the command that started a folder's sweep last; None where it is not known."""
     sweep = folder / SWEEP_NAME
     return str(json.loads(sweep.read_text())["command"]) if sweep.is_file() else None
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """The results in a folder, in the order of their names.
+    """Read the results in a folder, in the order of their names.
 
     Raises:
         ValueError: one line, where there are none or one is damaged.
@@ -49,7 +49,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_failures(folder: Path) -> dict[str, str]:
-    """The wanted runs of a folder without a result: their names, with the last line that each printed."""
+    """Find the wanted runs of a folder without a result: by name, the last line that each printed."""
     if not (folder / SWEEP_NAME).is_file():
         return {}
     failures = {}
@@ -61,6 +61,6 @@ def read_failures(folder: Path) -> dict[str, str]:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says anything."""
+    """Return the last line of a log that says anything."""
     lines = (line.strip() for line in reversed(log.read_text(errors="replace").split("\n")))
     return next((line for line in lines if line), "printed nothing")

@@ -72,7 +72,7 @@ def peak_memory_mib(device: str) -> dict[str, float]:
 
 
 def available_bytes(device: str) -> int:
-    """Memory that a program may still take, as the system or the GPU says; a terabyte where neither does."""
+    """Return the bytes that a program may still take, as the system or the GPU says; else a terabyte."""
     if device == "gpu":
         stats = jax.devices("gpu")[0].memory_stats() or {}
         return int(stats.get("bytes_limit", 2**40) - stats.get("bytes_in_use", 0))

@@ -11,13 +11,13 @@ from s5_adapters.sweeps.folder import read_command, read_failures
 
 
 def made_by(folder: Path) -> list[str]:
-    """The command that made a folder, where it is known."""
+    """Return the command that made a folder, where it is known."""
     command = read_command(folder)
     return ["Made by:", "", "```sh", command, "```", ""] if command else []
 
 
 def machines(results: Sequence[dict[str, Any]]) -> list[str]:
-    """A line for each machine, day and set of versions that results come from."""
+    """Return a line for each machine, day and set of versions that results come from."""
     different = {json.dumps(result["machine"], sort_keys=True): result["machine"] for result in results}
     lines = []
     for info in different.values():
@@ -31,7 +31,7 @@ def machines(results: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table's lines."""
+    """Return a table's lines."""
     return [
         "| " + " | ".join(header) + " |",
         "|" + "---|" * len(header),
@@ -40,7 +40,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def failures(folder: Path) -> list[str]:
-    """The section that names the cells without a result; nothing where every one has its result."""
+    """Return the section that names the cells without a result; nothing where every one has its result."""
     found = read_failures(folder)
     if not found:
         return []

@@ -126,7 +126,7 @@ def job_main(
 
 
 def device_environment(device: str) -> dict[str, str]:
-    """Variables of a job on "cpu" or "gpu": one thread for torch and BLAS, memory of the device as needed."""
+    """Return the variables of a job on "cpu" or "gpu": one thread for torch and BLAS, memory as needed."""
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     platforms = "cpu" if device == "cpu" else "cuda,cpu"
     return {**threads, "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "JAX_PLATFORMS": platforms}

@@ -23,18 +23,18 @@ class Interval(NamedTuple):
     """Both NaN where nothing can be resampled."""
 
     def __str__(self) -> str:
-        """With three digits after the point, the bounds in brackets."""
+        """Return three digits after the point, the bounds in brackets."""
         bounds = "" if math.isnan(self.low) else f" [{self.low:.3f}, {self.high:.3f}]"
         return f"{self.value:.3f}{bounds}"
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
-    """The mean of the middle half (Agarwal et al., NeurIPS 2021, arXiv 2108.13264)."""
+    """Return the mean of the middle half (Agarwal et al., NeurIPS 2021, arXiv 2108.13264)."""
     return float(stats.trim_mean(np.asarray(values, float), 0.25))
 
 
 def estimate(values: Sequence[float]) -> Interval:
-    """The interquartile mean with a percentile bootstrap over the seeds."""
+    """Estimate the interquartile mean, with a percentile bootstrap over the seeds."""
     value = interquartile_mean(values)
     if len(values) < 2:
         return Interval(value, float("nan"), float("nan"))
@@ -52,7 +52,7 @@ def estimate(values: Sequence[float]) -> Interval:
 
 
 def stratified_estimate(scores: Sequence[Sequence[float]]) -> Interval:
-    """The interquartile mean over all runs of several tasks; the bootstrap draws seeds anew within each task.
+    """Estimate the interquartile mean over all runs of several tasks; seeds are drawn within each task.
 
     Args:
         scores: for each task, the score of each seed; tasks may have different numbers of seeds.
@@ -68,6 +68,6 @@ def stratified_estimate(scores: Sequence[Sequence[float]]) -> Interval:
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """The median of what there is."""
+    """Return the median of what is not None; None where nothing is."""
     there = [value for value in values if value is not None]
     return statistics.median(there) if there else None

@@ -179,8 +179,8 @@ class _Program:
             raise
 
     def gradient(self, mask: tuple[bool, ...]) -> _Program:
-        """The gradients of the tensors in `mask`, in torch's convention, as a function of all tensors and of
-        the differentiable outputs' cotangents.
+        """Return the gradients of the tensors in `mask`, in torch's convention, as a function of all tensors
+        and of the differentiable outputs' cotangents.
         """
 
         def flat(tensors: Sequence[Any], traced: Sequence[Any]) -> _Result:

@@ -44,7 +44,7 @@ class SpecLearner(S5PPOTorchLearner):
                 group["eps"] = self.config.learner_config_dict["adam_eps"]
 
     def compute_loss_for_module(self, *, batch: dict[str, Any], **rest: Any) -> TensorType:
-        """PPO's loss of a minibatch."""
+        """Return PPO's loss of a minibatch, a scalar, with the spec's standardisation of advantages."""
         if self.config.learner_config_dict["standardize"]:
             advantages = standardize(batch[Postprocessing.ADVANTAGES], batch[Columns.LOSS_MASK])
             batch = {**batch, Postprocessing.ADVANTAGES: advantages}

@@ -92,11 +92,11 @@ class Policy:
         object.__setattr__(self, "params", jax.tree.map(_read_only, self.params))
 
     def __getstate__(self) -> dict[str, Any]:
-        """For pickling: the fields, without what was made of them."""
+        """Return the fields for pickling, without what was made of them."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """From a pickle, perhaps of when parameters had format 1."""
+        """Restore the fields from a pickle, perhaps of when parameters had format 1."""
         values = {f.name: state[f.name] for f in fields(self)}
         if "trunk" not in values["params"]:
             shapes = ActorCritic(values["config"]).param_shapes()

@@ -65,7 +65,7 @@ def associative(
     starts: Bool[Array, "T B"] | None,
     initial: Float[Array, "B c P"],
 ) -> Float[Array, "T B c P"]:
-    """Work-efficient parallel scan (Blelloch 1990) of the inputs alone, in ``2 log2 T`` parallel steps.
+    """Scan the inputs alone in parallel, work-efficient (Blelloch 1990), in ``2 log2 T`` parallel steps.
 
     The published three-element operator scans (decay, input, reset) triples, although all decays are equal;
     here a level of the recursion needs a single power ``decay**(2**level)`` and one bit per step, about a

@@ -68,7 +68,9 @@ def a2c_loss(
     advantage: jax.Array,
     value_target: jax.Array,
 ) -> tuple[jax.Array, Metrics]:
-    """Whose gradient is that of Mnih et al., algorithm S3, negated; advantages and targets are constants.
+    """Return the loss whose negated gradient is that of Mnih et al., algorithm S3.
+
+    Advantages and targets are constants.
 
     Args:
         params: parameters of ``problem.net``.

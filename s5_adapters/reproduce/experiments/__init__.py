@@ -17,12 +17,12 @@ _MODULES = {
 
 
 def experiment_names() -> tuple[str, ...]:
-    """The names that ``find_experiment`` knows."""
+    """Return the names that ``find_experiment`` knows."""
     return tuple(_MODULES)
 
 
 def find_experiment(name: str) -> Experiment:
-    """The experiment of a name.
+    """Return the experiment of a name.
 
     Raises:
         ValueError: there is none; the message lists the names, the nearest first.

@@ -15,7 +15,7 @@ _NUM_ENVS = 64
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every length with every memory."""
+    """Return an entry for every length with every memory."""
     return tuple(
         trained(
             f"MemoryChain-{length}",

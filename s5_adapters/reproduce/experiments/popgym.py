@@ -13,7 +13,7 @@ STEPS = 500_000
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every id with every memory."""
+    """Return an entry for every id with every memory."""
     return tuple(
         trained(env_id, _config(env_id, memory, scale), setting=scale, group=_difficulty(env_id))
         for env_id in s5_envs.popgym_ids()

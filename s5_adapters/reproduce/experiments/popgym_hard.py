@@ -39,7 +39,7 @@ TASKS: dict[str, dict[str, Any]] = {
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every task with every memory."""
+    """Return an entry for every task with every memory."""
     make = _small if scale == "small" else _paper
     return tuple(
         trained(task, make(task, memory), setting=scale, group="hard")

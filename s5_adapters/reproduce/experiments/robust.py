@@ -26,7 +26,7 @@ TASKS = {
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every task with every setting; both scales are the same, since the tasks are small."""
+    """Return an entry for every task with every setting, the same at both scales: the tasks are small."""
     return tuple(
         trained(task, replace(config, **changes), setting=setting, group="robust")
         for task, config in TASKS.items()

@@ -11,7 +11,7 @@ _BATCH = {"small": 8, "paper": 64}
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every memory at every length."""
+    """Return an entry for every memory at every length."""
     return tuple(
         Entry(f"length-{length}", memory, scale, "scaling", _work(memory, length, scale), position=length)
         for length in LENGTHS

@@ -35,6 +35,6 @@ def write_report(name: str, folder: Path) -> Path:
 
 
 def _load(results: Sequence[dict[str, Any]]) -> str:
-    """How busy the machines were: seconds of a busy one say little."""
+    """Say how busy the machines were: seconds of a busy one say little."""
     loads = sorted(result["load_average"] for result in results)
     return f"- load average at the end of a cell: {loads[0]:.1f} to {loads[-1]:.1f}"

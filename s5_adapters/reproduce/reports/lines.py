@@ -24,16 +24,16 @@ class Line(NamedTuple):
         return sorted((run for result in self.results for run in result["runs"]), key=lambda run: run["seed"])
 
     def values(self, name: str) -> list[float]:
-        """A number of each run, where there is one."""
+        """Return a number of each run, where there is one."""
         return [run[name] for run in self.runs if run[name] is not None]
 
     def fact(self, name: str) -> Any:
-        """What all cells of a line share."""
+        """Return what all cells of a line share."""
         return self.results[0][name]
 
 
 def read_lines(experiment: Experiment, results: Sequence[dict[str, Any]]) -> list[Line]:
-    """The lines that results make, in the experiment's order of tasks and memories."""
+    """Group results into lines, in the experiment's order of tasks and memories."""
     lines: dict[str, Line] = {}
     for result in results:
         entry = Cell.from_dict(result["cell"]).entry
@@ -46,7 +46,7 @@ def read_lines(experiment: Experiment, results: Sequence[dict[str, Any]]) -> lis
 
 
 def by_task(lines: Sequence[Line]) -> dict[tuple[str, str], list[Line]]:
-    """Lines by task and setting: those that may be compared."""
+    """Group lines by task and setting: those that may be compared."""
     groups: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
         groups.setdefault((line.entry.task, line.entry.setting), []).append(line)

@@ -18,7 +18,7 @@ OVERALL = "all"
 
 
 def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[str]:
-    """The report's sections."""
+    """Return the report's sections, line by line; figures go into `folder`."""
     return [
         *_how_to_read(experiment),
         *_table(experiment, lines),
@@ -29,14 +29,14 @@ def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[st
 
 
 def budget(lines: Sequence[Line]) -> float | None:
-    """Seconds to compare lines of one task at: the reference's median, or the fastest line's without it."""
+    """Choose the seconds to compare lines of one task at: the reference's median, or else the fastest's."""
     seconds = {line.entry.memory: median(line.values("seconds")) for line in lines}
     known = [value for value in seconds.values() if value is not None]
     return seconds.get(REFERENCE) or (min(known) if known else None)
 
 
 def returns_within(line: Line, seconds: float) -> list[float]:
-    """The final return of each run as it was after so many seconds, where an episode had ended by then."""
+    """Return each run's final return as it was after so many seconds, where an episode had ended by then."""
     found = (
         return_within(curve["seconds"], curve["step"], curve["episode_return"], seconds)
         for curve in (run["curve"] for run in line.runs)
@@ -45,7 +45,7 @@ def returns_within(line: Line, seconds: float) -> list[float]:
 
 
 def normalised(lines: Sequence[Line], name: str = "final_return") -> dict[tuple[str, str], Interval]:
-    """Interquartile means over tasks and seeds of returns on the scale from random (0) to best play (1).
+    """Estimate interquartile means over tasks and seeds of returns scaled from random (0) to best play (1).
 
     Returns:
         By group ("all" is over every group) and memory, of the tasks that every memory has, so that all are

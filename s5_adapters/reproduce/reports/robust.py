@@ -18,7 +18,7 @@ FALL_WINDOW = 0.05
 
 
 def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[str]:
-    """The report's sections."""
+    """Return the report's sections, line by line; figures go into `folder`."""
     header = [
         "task",
         "setting",
@@ -42,7 +42,7 @@ def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[st
 
 
 def falls(line: Line, bar: float) -> list[float]:
-    """The largest fall of each run that reached the bar."""
+    """Return the largest fall of each run that reached the bar."""
     found = []
     for run in line.runs:
         returns = run["curve"]["episode_return"]

@@ -22,7 +22,7 @@ FLAT_FROM = 1024
 
 
 def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[str]:
-    """The report's sections."""
+    """Return the report's sections, line by line; figures go into `folder`."""
     header = ["memory", "setting", "length", "sequences", "parameters", "training s", "ns per step"]
     header += ["scratch MiB", "acting µs", "state bytes", "compiling s"]
     in_order = sorted(
@@ -55,7 +55,7 @@ def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[st
 
 
 def flatness(lines: Sequence[Line]) -> dict[str, float]:
-    """By memory, the largest over the smallest training time per step, of the lengths from `FLAT_FROM` on."""
+    """Return, by memory, the largest over the smallest training time per step, from `FLAT_FROM` on."""
     times: dict[str, list[float]] = {}
     for line in lines:
         if (line.entry.position or 0) >= FLAT_FROM and line.results[0]["fits"]:

@@ -69,7 +69,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
 
 
 def describe(work: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of what is measured: parameters, numbers and bytes of a sequence's state, steps."""
+    """Count what is measured: parameters, numbers and bytes of a sequence's state, steps."""
     memory = make_memory(work["memory"], **work["memory_config"])
     state = jax.tree.leaves(jax.eval_shape(lambda: memory.initial_state(1)))
     return {
@@ -81,13 +81,13 @@ def describe(work: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def estimate(work: Mapping[str, Any]) -> float:
-    """Roughly the seconds that measuring takes on two cores."""
+    """Estimate the seconds that measuring takes on two cores, roughly."""
     growth = work["length"] / 128 if work["memory"] == "attention" else 1.0
     return float(15 + (_SAMPLES + 2) * work["length"] * work["batch"] * _SECONDS_PER_STEP * growth)
 
 
 def median_seconds(program: Callable[[], Any]) -> float:
-    """The median over samples of a call's time; short calls are repeated within a sample."""
+    """Return a call's time in seconds, the median over samples; short calls are repeated in a sample."""
     jax.block_until_ready(program())
     began = time.perf_counter()
     jax.block_until_ready(program())

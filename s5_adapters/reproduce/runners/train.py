@@ -50,7 +50,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
 
 
 def describe(work: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of what is trained: parameters, numbers in the memory's state, steps."""
+    """Count what is trained: parameters, numbers in the memory's state, steps."""
     config = PPOConfig.from_dict(work["config"])
     net = build_problem(config).net
     params, state = (
@@ -65,7 +65,7 @@ def describe(work: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def estimate(work: Mapping[str, Any]) -> float:
-    """Roughly the seconds that one seed takes on two cores, compiling included."""
+    """Estimate the seconds that one seed takes on two cores, compiling included, roughly."""
     config = PPOConfig.from_dict(work["config"])
     sizes = describe(work)
     passes = 1 + 3 * config.num_epochs  # acting, then forward and backward in each epoch
@@ -88,7 +88,7 @@ def _one(config: PPOConfig, seed: int, folder: Path) -> tuple[float, list[dict[s
 
 
 def _together(config: PPOConfig, seeds: Sequence[int]) -> tuple[float, list[dict[str, Any]]]:
-    """All seeds at once: each is given an equal share of the seconds, spread evenly over its updates."""
+    """Train all seeds at once; each is given an equal share of the seconds, spread over its updates."""
     began = time.perf_counter()
     keys = jax.vmap(jax.random.key)(np.asarray(seeds))
     program = jax.jit(jax.vmap(make_train(config))).lower(keys).compile()
@@ -143,7 +143,7 @@ def _result(
 def thin(
     steps: Sequence[int], seconds: Sequence[float], returns: Sequence[float | None]
 ) -> dict[str, list[float | None]]:
-    """A curve of at most `CURVE_POINTS`: means over blocks of updates, at the end of each."""
+    """Thin a curve to at most `CURVE_POINTS`: means over blocks of updates, at the end of each."""
     size = -(-len(steps) // CURVE_POINTS)
     curve: dict[str, list[float | None]] = {"step": [], "seconds": [], "episode_return": []}
     for start in range(0, len(steps), size):
