@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What every command that reads a run's configuration takes."""
+    """Options of every command that reads a run's configuration."""
 
     modules: tyro.conf.UseAppendAction[
         Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE")]

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class UsageError(Exception):
-    """What was asked for cannot be done; the message is one line."""
+    """A request that cannot be met; the message is one line."""
 
 
 @contextmanager

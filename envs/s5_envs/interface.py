@@ -24,7 +24,7 @@ class AnyEnvironment(Protocol):
 
     @property
     def name(self) -> str:
-        """What messages call it."""
+        """Its name in messages."""
 
     @property
     def default_params(self) -> PyTree:

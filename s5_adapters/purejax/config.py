@@ -1,4 +1,4 @@
-"""What a training run is, whatever learns: environment, network, sizes, optimiser, in frozen dataclasses."""
+"""The configuration of a training run, whatever learns: environment, network, sizes, optimiser."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ NETWORK_FIELDS = tuple(field.name for field in dataclasses.fields(NetworkConfig)
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(NetworkConfig, EnvironmentConfig):
-    """What all algorithms share.
+    """Fields that all algorithms share.
 
     Instances are immutable, hashable and equal by value; lists become tuples and mappings become frozen
     mappings, so a configuration read from JSON equals the one that was written.

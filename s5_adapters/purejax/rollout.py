@@ -13,7 +13,7 @@ from s5_adapters.purejax.problem import Problem, Pytree
 
 
 class Carry(NamedTuple):
-    """Where a rollout begins and the last one ended; arrays lead with ``num_envs`` unless said otherwise."""
+    """State between two rollouts; arrays lead with ``num_envs`` unless said otherwise."""
 
     env_state: Pytree
     obs: jax.Array

@@ -1,4 +1,4 @@
-"""What a sweep would run: its cells with their sizes, and roughly how long they take."""
+"""The plan of a sweep: its cells with their sizes, and roughly how long they take."""
 
 from __future__ import annotations
 

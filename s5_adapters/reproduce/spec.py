@@ -1,4 +1,4 @@
-"""What an experiment is: entries, which are run with several seeds, and the cells that run them."""
+"""Experiments as data: entries, which are run with several seeds, and the cells that run them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What ``s5-adapters reproduce NAME`` runs and reports.
+    """An experiment that ``s5-adapters reproduce NAME`` runs and reports.
 
     Attributes:
         title: heads the report.

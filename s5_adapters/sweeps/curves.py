@@ -1,4 +1,4 @@
-"""What is read off a learning curve: of each update, the mean return of the episodes that ended in it."""
+"""Numbers read off a learning curve: of each update, the mean return of the episodes that ended in it."""
 
 from __future__ import annotations
 

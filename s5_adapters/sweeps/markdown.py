@@ -1,4 +1,4 @@
-"""What every report of a sweep says: its command, its machines, its tables, what failed."""
+"""Parts of every report of a sweep: its command, its machines, its tables, what failed."""
 
 from __future__ import annotations
 

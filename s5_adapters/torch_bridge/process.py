@@ -1,4 +1,4 @@
-"""What JAX reads once in a process, when it first computes, set for work beside torch."""
+"""Settings that JAX reads once in a process, when it first computes, chosen for work beside torch."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from s5_envs.popgym.cards import DECK_SIZE, NUM_SUITS, check_num_decks, draw_car
 
 
 class DeckState(Protocol):
-    """What every game's state has."""
+    """Fields that every game's state has."""
 
     @property
     def time(self) -> jax.Array:

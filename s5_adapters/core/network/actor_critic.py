@@ -41,7 +41,7 @@ class ActorCritic:
 
     @cached_property
     def heads(self) -> Heads:
-        """What reads the trunk's latents."""
+        """The actor's and the critic's head, which read the trunk's latents."""
         return Heads(self.config.action, self.trunk.latent_widths)
 
     @property

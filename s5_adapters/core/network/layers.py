@@ -1,4 +1,4 @@
-"""What stands before and behind the memory: dense layers and the Nature CNN."""
+"""Layers before and behind the memory: dense layers and the Nature CNN."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def _bytes(starts: Array | None, length: int, batch: int) -> Array:
 
 
 class _Lanes:
-    """Where the lanes of one program lie in arrays whose rows are ``(batch, parts, width)``."""
+    """The places of one program's lanes in arrays whose rows are ``(batch, parts, width)``."""
 
     def __init__(self, plan: _Plan) -> None:
         lane = pl.program_id(0) * LANES + jnp.arange(LANES)

@@ -1,4 +1,4 @@
-"""What PPO and A2C have in common: advantages of a critic, an entropy bonus, a value loss."""
+"""Parts that PPO and A2C share: advantages of a critic, an entropy bonus, a value loss."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ LOSS_METRICS = ROLLOUT_METRICS | {
     "value_loss": "value loss before its coefficient, mean over the gradient steps",
     "entropy": "policy entropy in nats, mean over the gradient steps",
 }
-"""What both report."""
+"""The metrics that both report, with their meaning."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What algorithms report of an update, and which of its numbers was the first that is not finite."""
+"""Metrics that algorithms report of an update, and the first of its numbers that is not finite."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ ROLLOUT_METRICS = {
     "value_mean": "mean value estimate over the rollout",
     "explained_variance": "1 - var(value_target - value) / var(value_target)",
 }
-"""What ``rollout_metrics`` returns."""
+"""The metrics of ``rollout_metrics``, with their meaning."""
 
 UPDATE_METRICS = {
     "grad_norm": "global norm of the gradient before clipping, mean over the gradient steps",
@@ -24,7 +24,7 @@ UPDATE_METRICS = {
     "learning_rate": "learning rate of the update",
     "fault": "-1, or which number was the first that is not finite: name_fault says it in words",
 }
-"""What ``Algorithm.finish`` adds."""
+"""The metrics that ``Algorithm.finish`` adds, with their meaning."""
 
 # In the order in which one makes the next go wrong.
 _ROLLOUT_QUANTITIES = ("observation_max", "reward_mean", "value_mean")

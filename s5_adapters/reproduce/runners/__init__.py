@@ -1,1 +1,1 @@
-"""What runs the entries of experiments: one module each, with ``run`` and ``estimate``."""
+"""Runners of the entries of experiments: one module each, with ``run`` and ``estimate``."""
