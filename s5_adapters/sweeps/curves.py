@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -47,6 +47,6 @@ def largest_fall(returns: Returns, window: int, bar: float = -math.inf) -> float
     return float((best - means)[reached].max()) if reached.any() else None
 
 
-def _mean(values: object) -> float | None:
-    there = [value for value in values if value is not None]  # type: ignore[attr-defined]
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
     return float(np.mean(there)) if there else None
