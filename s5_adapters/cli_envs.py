@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 
 import s5_envs
+from s5_envs.extras import prefixes
 from s5_envs.listing import registry_table
 
 _LEGEND = """steps: the most of an episode; reward: of one step; random, best: mean return of random actions
@@ -37,3 +38,5 @@ def print_environments() -> None:
     others = [env_id for env_id in s5_envs.registered_ids() if env_id not in listed]
     print(_LEGEND)
     print(f"also: {', '.join([*others, *s5_envs.gymnax_ids()])}")
+    extras = (f"{prefix}... (pip install 's5-adapters[{extra}]')" for prefix, extra in prefixes().items())
+    print(f"and: {', '.join(extras)}")

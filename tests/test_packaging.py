@@ -157,8 +157,8 @@ print(dist_inputs.shape, value.shape)
     assert run(program, cwd=tmp_path, forbidden=forbidden).strip() == "(4, 2, 2) (4, 2)"
 
 
-def test_environments_need_no_learner(tmp_path: Path) -> None:
-    forbidden = FRAMEWORKS | {"s5_adapters", "optax", "orbax"}
+def test_environments_need_no_learner_and_no_extra(tmp_path: Path) -> None:
+    forbidden = FRAMEWORKS | {"s5_adapters", "optax", "orbax", "xminigrid", "mujoco_playground"}
     program = "import s5_envs; print(s5_envs.make('RepeatPreviousEasy') is not None)"
     assert run(program, cwd=tmp_path, forbidden=forbidden).strip() == "True"
 

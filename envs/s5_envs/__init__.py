@@ -9,6 +9,7 @@ from s5_envs.in_context import (
     PreviousReward,
     RandomProjection,
     ScaleReward,
+    Symlog,
     TrialEnd,
     Trials,
 )
@@ -40,6 +41,7 @@ __all__ = [
     "PreviousReward",
     "RandomProjection",
     "ScaleReward",
+    "Symlog",
     "TrialEnd",
     "Trials",
     "Wrapper",

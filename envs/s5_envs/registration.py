@@ -11,8 +11,10 @@ from typing import Any
 
 from s5_envs import popgym
 from s5_envs.adapt import adapt, narrow
+from s5_envs.extras import adapter_of
 from s5_envs.in_context.meta_cartpole import meta_cartpole
 from s5_envs.in_context.meta_control import meta_control
+from s5_envs.in_context.meta_dmc import meta_dmc
 from s5_envs.interface import AnyEnvironment, PyTree
 from s5_envs.memory_chain import MemoryChain
 from s5_envs.wrappers import FlattenAction, PreviousAction
@@ -63,7 +65,8 @@ def make(
     All others come as they are.
 
     Args:
-        env_id: one of ``registered_ids()``, or any gymnax id.
+        env_id: one of ``registered_ids()``, any gymnax id, ``xminigrid/ID`` of XLand-MiniGrid (extra
+            ``xland``), or ``playground/TASK`` of Playground's DeepMind Control tasks (extra ``control``).
         previous_action: wrap in ``PreviousAction``; None leaves it to the family, False never does.
         flatten_action: make one discrete action of a multi-discrete one (the previous action is still
             encoded by its components, as in POPGym).
@@ -71,11 +74,16 @@ def make(
             id its constructor's arguments or fields of its parameters.
 
     Raises:
-        ValueError: for an unknown id or argument, with the nearest names, and for an environment that does
-            not do what its interface says; one line that names it (see ``s5_envs.adapt``).
+        ValueError: for an unknown id or argument, with the nearest names, an extra that is not installed,
+            and an environment that does not do what its interface says; one line that names it (see
+            ``s5_envs.adapt``).
     """
+    adapter = adapter_of(env_id)
     if env_id in _registry:
         env, params = _make_registered(env_id, kwargs)
+    elif adapter is not None:
+        module, name = adapter
+        env, params = module.make(name, **kwargs)
     elif env_id in gymnax_ids():
         with narrow():
             env, params = _make_gymnax(env_id, kwargs)
@@ -87,6 +95,18 @@ def make(
     if flatten_action:
         env = FlattenAction(env)
     return env, params
+
+
+def arguments(env_id: str) -> tuple[str, ...] | None:
+    """Return the arguments that a registered id takes; None where it takes any, or nobody can tell."""
+    factory = _registry.get(env_id)
+    target = factory.func if isinstance(factory, partial) else factory
+    if is_dataclass(target):
+        return tuple(field.name for field in fields(target))
+    if not inspect.isfunction(target):
+        return None
+    parameters = inspect.signature(target).parameters.values()
+    return None if any(p.kind is p.VAR_KEYWORD for p in parameters) else tuple(p.name for p in parameters)
 
 
 def _nearest(env_id: str) -> str:
@@ -105,15 +125,10 @@ def _check_arguments(env_id: str, given: dict[str, Any], known: set[str]) -> Non
 
 
 def _make_registered(env_id: str, kwargs: dict[str, Any]) -> tuple[AnyEnvironment, PyTree]:
-    factory = _registry[env_id]
-    target = factory.func if isinstance(factory, partial) else factory
-    if is_dataclass(target):
-        _check_arguments(env_id, kwargs, {f.name for f in fields(target)})
-    elif inspect.isfunction(target):
-        parameters = inspect.signature(target).parameters.values()
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
-            _check_arguments(env_id, kwargs, {p.name for p in parameters})
-    env = factory(**kwargs)
+    known = arguments(env_id)
+    if known is not None:
+        _check_arguments(env_id, kwargs, set(known))
+    env = _registry[env_id](**kwargs)
     return env, env.default_params
 
 
@@ -184,3 +199,4 @@ register("VelocityOnlyCartPoleHard", popgym.VelocityOnlyCartPole, max_episode_le
 register("MemoryChain-bsuite", MemoryChain)
 register("MetaCartPole-v0", meta_cartpole)
 register("MetaControl-v0", meta_control)
+register("MetaDMC-v0", meta_dmc)

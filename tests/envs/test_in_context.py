@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import s5_envs
-from s5_envs import PreviousReward, RandomProjection, TrialEnd, Trials
+from s5_envs import PreviousReward, RandomProjection, Symlog, TrialEnd, Trials
 from s5_envs.base import EnvParams
 from s5_envs.in_context.projection import orthonormal_rows
 from s5_envs.in_context.renewal import GROUP
@@ -287,6 +287,20 @@ def test_rewards_and_trial_ends_are_shown() -> None:
     assert final[:, -1].tolist() == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
 
 
+def test_symlog_is_shown_and_paid_while_trials_tell_raw_returns() -> None:
+    env = Symlog(Trials(Echo(length=2), 2))
+    obs, _, reward, *_, info = play(env, boxes(4, 3) * 9)
+    raw, _, raw_reward, *_, raw_info = play(Trials(Echo(length=2), 2), boxes(4, 3) * 9)
+    for shown, value in [(obs, raw), (reward, raw_reward)]:
+        np.testing.assert_allclose(shown, np.sign(value) * np.log1p(np.abs(value)), rtol=1e-6)
+    np.testing.assert_allclose(info["final_observation"][:3], obs[1:4])
+    np.testing.assert_array_equal(info["trial_return"], raw_info["trial_return"])
+    assert (np.abs(obs) <= env.observation_space().high).all()
+    assert float(env.observation_space().high) == pytest.approx(np.log(11), rel=1e-4)
+    left = play(Symlog(Trials(Echo(length=2), 2), observations=False), boxes(4, 3) * 9)
+    np.testing.assert_array_equal(left[0], raw)
+
+
 # --- any environment --------------------------------------------------------------------------------
 
 
@@ -383,6 +397,7 @@ def test_projected_observations_stay_in_their_space() -> None:
             "every trial would have a projection of its own; expected RandomProjection(Trials(env))",
         ),
         (lambda: TrialEnd(Echo()), "TrialEnd: Echo has no trials; expected Trials(env)"),
+        (lambda: Symlog(Echo(), False, False), "expected one of them True"),
     ],
 )
 def test_one_clear_line(build: Any, message: str) -> None:

@@ -48,10 +48,14 @@ def text(env, state) -> list[str]:
 
 
 # The easier ids' pictures are checked with their other manners, in test_gymnasium.
-# Of gymnax's environments, which MetaControl is made of, there are none.
+# Of gymnax's and Playground's environments, which MetaControl and MetaDMC are made of, there are none.
 @pytest.mark.parametrize(
     "env_id",
-    [i for i in s5_envs.registered_ids() if not i.endswith(("Easy", "Medium")) and i != "MetaControl-v0"],
+    [
+        i
+        for i in s5_envs.registered_ids()
+        if not i.endswith(("Easy", "Medium")) and i not in ("MetaControl-v0", "MetaDMC-v0")
+    ],
 )
 def test_every_family_has_text_and_a_picture_of_constant_size(env_id):
     env, params = s5_envs.make(env_id)

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import gymnax
 
 from s5_envs.adapt import adapt, narrow
-from s5_envs.in_context.inputs import PreviousReward, ScaleReward, TrialEnd
+from s5_envs.in_context.inputs import ScaleReward
+from s5_envs.in_context.many_tasks import Split, chosen, hidden_task
 from s5_envs.in_context.multi_task import Family, MultiTask
-from s5_envs.in_context.projection import RandomProjection
-from s5_envs.in_context.trials import Trials
-from s5_envs.wrappers import PreviousAction, Wrapper
-
-Split = Literal["training", "held_out"]
 
 
 class Task(NamedTuple):
@@ -41,6 +37,7 @@ def meta_control(
     action_dim: int = 2,
     num_trials: int = 1,
     show_action: bool = True,
+    symlog: bool = False,
 ) -> MultiTask:
     """Build the many-task setting of Lu et al. (2023), section 4.4, from gymnax's continuous tasks.
 
@@ -59,25 +56,16 @@ def meta_control(
         action_dim: numbers from which actions are projected.
         num_trials: trials of a task.
         show_action: show the last action.
+        symlog: show symlog of observations, before their projection, and pay symlog of rewards.
 
     Raises:
         ValueError: for an unknown split or task, and what the wrappers say.
     """
-    if split not in ("training", "held_out"):
-        raise ValueError(f"MetaControl: split must be training or held_out, got {split!r}")
-    if tasks is None:
-        tasks = [name for name, task in TASKS.items() if task.split == split]
-    unknown = [name for name in tasks if name not in TASKS]
-    if unknown or isinstance(tasks, str):
-        raise ValueError(f"MetaControl: tasks must be some of {', '.join(TASKS)}, got {tasks!r}")
     families = []
-    for name in tasks:
+    for name in chosen("MetaControl", {name: task.split for name, task in TASKS.items()}, split, tasks):
         with narrow():
             inner, params = gymnax.make(name)
         scaled = ScaleReward(adapt(inner, params, name=name, always=True), TASKS[name].reward_scale)
-        env: Wrapper = Trials(scaled, num_trials)
-        env = RandomProjection(env, obs_dim=obs_dim, action_dim=action_dim)
-        if show_action:
-            env = PreviousAction(env, first_step_flag=False)
-        families.append(Family(name, TrialEnd(PreviousReward(env)), params))
+        env = hidden_task(scaled, num_trials, obs_dim, action_dim, show_action, symlog)
+        families.append(Family(name, env, params))
     return MultiTask(tuple(families))
