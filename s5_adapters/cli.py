@@ -45,7 +45,8 @@ class Train(Command):
 
     settings: Annotated[Settings, tyro.conf.arg(name="")]
     config: str | None = None
-    """Where the other options start from: a JSON or TOML file, the folder of a run, or "paper"."""
+    """Where the other options start from: a JSON or TOML file, the folder of a run, "paper", or one of
+    "meta-cartpole", "meta-control", "meta-dmc", each as published, or with "-small" for two cores."""
     resume: Path | None = None
     """Continue the run in this folder from its latest checkpoint, as it was configured."""
     run_dir: Path | None = None
@@ -55,6 +56,9 @@ class Train(Command):
     """Widen the memory to the number of parameters that S5 would have at the width and depth given."""
     profile: bool = False
     """Before training, rehearse two updates under JAX's profiler; the trace goes into the run's folder."""
+    dry_run: bool = False
+    """Say what the run would take: parameters, memory, time to compile and of an update. Nothing is trained
+    or written."""
     quiet: bool = False
     """Show no progress."""
 
@@ -66,7 +70,8 @@ class Train(Command):
         reporter = make_reporter(enabled=not self.quiet)
         with usage_errors():
             if self.resume is not None:
-                if self.settings.changed or self.config or self.run_dir or self.match_params:
+                others = self.config or self.run_dir or self.match_params or self.dry_run
+                if self.settings.changed or others:
                     raise ValueError(
                         "--resume continues a run as it was configured: "
                         "it takes --quiet, --profile and --import"
@@ -76,6 +81,8 @@ class Train(Command):
                 run = self.settings.resolve()
                 if self.match_params:
                     run = replace(run, training=matched_to_s5(run.training))
+                if self.dry_run:
+                    return print_estimate(run.training)
                 trainer = new_trainer(run, self.run_dir, reporter)
         if self.profile and trainer.run_dir is not None:
             trace = trainer.profile(trainer.run_dir / "profile")
@@ -85,12 +92,12 @@ class Train(Command):
 
 @dataclass(frozen=True)
 class Evaluate(Command):
-    """Play whole episodes with a trained policy."""
+    """Play whole episodes with a trained policy; with --per-trial, whole tasks with those of several runs."""
 
-    run_dir: tyro.conf.Positional[Path]
-    """Folder of a run."""
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folder of a run; with --per-trial, folders of runs on one environment."""
     episodes: int = 100
-    """Number of episodes."""
+    """Number of episodes; with --per-trial, of each family."""
     checkpoint: int | None = None
     """The checkpoint after this many updates; by default the latest."""
     deterministic: bool = False
@@ -99,17 +106,36 @@ class Evaluate(Command):
     """Seed of the episodes."""
     render: Path | None = None
     """Also play one episode into this animation, a .gif file."""
+    per_trial: bool = False
+    """Print the return of each trial of a task and the reward of each step, by family; runs that differ in
+    the seed alone share a line."""
+    held_out: bool = False
+    """With --per-trial: play the families held out from training too."""
+    trials: int | None = None
+    """With --per-trial: trials of a task; by default as many as in training."""
+    json: Path | None = None
+    """With --per-trial: write everything into this file."""
+    plot: Path | None = None
+    """With --per-trial: draw it into this file, .png, .pdf or .svg."""
 
     def run(self) -> int:
-        """Print mean return, standard error, mean length and MMER."""
+        """Print mean return, standard error, mean length and MMER, or the tables of ``--per-trial``."""
+        return self._per_trial() if self.per_trial else self._overall()
+
+    def _overall(self) -> int:
         from s5_adapters.purejax import restore_policy
 
         with usage_errors():
+            for name in ("held_out", "trials", "json", "plot"):
+                if getattr(self, name) not in (None, False):
+                    raise ValueError(f"{name.replace('_', '-')}: it is for evaluate --per-trial")
+            if len(self.runs) != 1:
+                raise ValueError(f"runs: got {len(self.runs)} runs, expected one (with --per-trial several)")
             checks.integer("episodes", self.episodes)
             checks.integer("seed", self.seed, minimum=0)
             if self.render is not None and self.render.suffix != ".gif":
                 raise ValueError(f"render: got {self.render}, expected a file name ending in .gif")
-            policy = restore_policy(self.run_dir, self.checkpoint)
+            policy = restore_policy(self.runs[0], self.checkpoint)
             result = policy.evaluate(self.episodes, seed=self.seed, deterministic=self.deterministic)
         config = policy.config.training
         print(f"{config.env_id}, {config.memory}, after {policy.update} of {config.num_updates} updates")
@@ -119,6 +145,30 @@ class Evaluate(Command):
         print(f"MMER         {policy.best_return:.4f} (largest mean return of an update while training)")
         if self.render is not None:
             save_animation(policy, self.render, seed=self.seed, deterministic=self.deterministic)
+        return 0
+
+    def _per_trial(self) -> int:
+        from s5_adapters.adaptation.curves import Question, ask
+        from s5_adapters.adaptation.figure import draw
+        from s5_adapters.adaptation.table import print_tables, write_json
+        from s5_adapters.plot import new_figure
+
+        with usage_errors():
+            if self.render is not None:
+                raise ValueError("render: it is not for evaluate --per-trial")
+            if self.plot is not None:
+                new_figure(self.plot, (1, 1))  # what cannot be written is found before anything is played
+            question = Question(
+                self.episodes, self.trials, self.held_out, self.checkpoint, self.seed, self.deterministic
+            )
+            environment, adaptations = ask(self.runs, question)
+            print_tables(adaptations)
+            if self.json is not None:
+                write_json(self.json, environment, question, adaptations)
+                print(f"wrote {self.json}")
+            if self.plot is not None:
+                draw(adaptations, self.plot)
+                print(f"wrote {self.plot}")
         return 0
 
 
@@ -242,6 +292,27 @@ def matched_to_s5(config: "Algorithm") -> "Algorithm":
     s5 = make_memory("s5", **s5.config | {"d_state": s5.d_model})
     matched = match_params(config.memory, given, target=count_params(s5, width), width=width)
     return replace(config, memory_config=matched)
+
+
+def print_estimate(config: "Algorithm") -> int:
+    """Print what a run would take, and return the exit code."""
+    from s5_adapters.purejax.estimate import estimate
+
+    found, updates, steps = estimate(config), config.num_updates, config.num_steps
+    how = "measured" if found.measured_steps == steps else f"from {found.measured_steps} of {steps} steps"
+    print(f"{config.env_id}, {config.memory}: {updates:,} updates of {config.steps_per_update:,} steps")
+    print(f"parameters   {found.parameters:,}, {_size(found.parameter_bytes)}")
+    print(f"checkpoint   {_size(found.state_bytes)}")
+    print(f"memory       {_size(found.memory_bytes)} (predicted by the compiler)")
+    print(f"compile time {found.compile_seconds:.1f} s")
+    print(f"an update    {found.seconds_per_update:.3g} s ({how})")
+    print(f"the run      {found.seconds_per_update * updates / 3600:.3g} h")
+    print("nothing was trained or written")
+    return 0
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
 def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, deterministic: bool) -> None:

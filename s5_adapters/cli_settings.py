@@ -7,6 +7,7 @@ import itertools
 import json
 import textwrap
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import tyro
@@ -18,7 +19,9 @@ from tyro.constructors import (
     StructTypeInfo,
 )
 
+from s5_adapters.core import checks
 from s5_adapters.core.files.weights import as_policy
+from s5_adapters.presets import preset_names, read_preset
 from s5_adapters.purejax.algorithms.algorithm import algorithm_class, algorithm_names
 from s5_adapters.purejax.algorithms.ppo import PPOConfig
 from s5_adapters.purejax.run_folder import ALGORITHM, RunConfig, RunOptions, read_config
@@ -68,7 +71,7 @@ def load_base(config: str | None, weights: str | None = None, algorithm: str | N
     """Find the configuration that options start from: the defaults, the published setting, or a file's.
 
     Args:
-        config: a file, the folder of a run, or "paper".
+        config: a file, the folder of a run, "paper", or a preset's name.
         weights: a policy file whose network, and where no ``config`` is given whose environment, replace
             the configuration's.
         algorithm: where it is another than the configuration's, the fields that both have stay; without
@@ -79,7 +82,7 @@ def load_base(config: str | None, weights: str | None = None, algorithm: str | N
     """
     base = RunConfig()
     if config is not None:
-        base = RunConfig(PPOConfig.paper()) if config == PAPER else read_config(config)
+        base = _read_named(config)
     if algorithm is not None:
         base = _with_algorithm(base, algorithm, keep=config is not None)
     if weights is None:
@@ -89,6 +92,18 @@ def load_base(config: str | None, weights: str | None = None, algorithm: str | N
     if config is None and policy.env_id is not None:
         changes |= {"env_id": policy.env_id, "env_kwargs": policy.env_kwargs}
     return dataclasses.replace(base, training=dataclasses.replace(base.training, **changes))
+
+
+def _read_named(config: str) -> RunConfig:
+    if config == PAPER:
+        return RunConfig(PPOConfig.paper())
+    presets = preset_names()
+    if config in presets:
+        return read_preset(config)
+    if not (Path(config).suffix or Path(config).exists()):
+        known = checks.nearest_names(config, [PAPER, *presets])
+        raise ValueError(f"{config}: no such file or folder, and no preset: those are {known}")
+    return read_config(config)
 
 
 def settings_registry(base: RunConfig) -> ConstructorRegistry:

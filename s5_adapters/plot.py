@@ -113,14 +113,7 @@ def draw(bands: dict[str, Band], output: Path, against: str = "environment steps
     Raises:
         ValueError: one line, for a format that cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.2), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    formats = canvas.get_supported_filetypes()
-    if output.suffix[1:] not in formats:
-        raise ValueError(f"{output}: expected a file name ending in one of {', '.join(sorted(formats))}")
+    figure = new_figure(output, (7, 4.2))
     axes = figure.add_subplot()
     for label, band in bands.items():
         (line,) = axes.plot(band.step, band.mean, label=label)
@@ -134,6 +127,22 @@ def draw(bands: dict[str, Band], output: Path, against: str = "environment steps
         axes.legend(frameon=False)
     output.parent.mkdir(parents=True, exist_ok=True)
     save(figure, output)
+
+
+def new_figure(output: Path, size: tuple[float, float]) -> "Figure":
+    """Return an empty figure of a size in inches.
+
+    Raises:
+        ValueError: one line, where ``output`` is of a format that cannot be written.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    formats = FigureCanvasAgg(figure).get_supported_filetypes()
+    if output.suffix[1:] not in formats:
+        raise ValueError(f"{output}: expected a file name ending in one of {', '.join(sorted(formats))}")
+    return figure
 
 
 def save(figure: "Figure", output: Path) -> None:

@@ -17,7 +17,8 @@ from s5_adapters.cli_settings import load_base
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.matching import count_params
 from s5_adapters.plot import group_runs
-from s5_adapters.purejax import A2CConfig, PPOConfig
+from s5_adapters.presets import preset_names
+from s5_adapters.purejax import A2CConfig, PPOConfig, build_problem
 from s5_adapters.purejax.progress import Plain
 from s5_adapters.purejax.run_folder import write_config
 from tests.purejax.helpers import quick_compilation
@@ -143,6 +144,36 @@ def test_profile_leaves_a_trace_of_the_update(run):
     (path,) = run.rglob("perfetto_trace.json.gz")
     trace = json.loads(gzip.decompress(path.read_bytes()))
     assert any(event.get("dur", 0) > 0 for event in trace["traceEvents"])
+
+
+def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, capsys):
+    memory = ["--memory", "feedforward", "--memory-config", "d_model=8", "n_layers=1"]
+    options = [*memory, *SMALL[5:], "--num-steps", "2048", "--total-steps", "16384"]
+    assert main(["train", "--dry-run", *options]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "RepeatPreviousEasy, feedforward: 2 updates of 8,192 steps"
+    out = {line[:12].strip(): line[12:].strip() for line in lines}
+    # Four cards' suits in, four suits out: encoder, projection, layer, two torsos, two heads.
+    width = build_problem(PPOConfig()).obs_shape[0]
+    count = (width + 1) * 8 + 4 * (8 + 1) * 8 + (8 + 1) * (4 + 1)
+    assert out["parameters"] == f"{count:,}, {4 * count / 1024:.1f} KiB"
+    assert out["checkpoint"].endswith("KiB")
+    assert out["memory"].endswith("iB (predicted by the compiler)")
+    assert out["an update"].endswith("s (from 1024 of 2048 steps)")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_presets_are_configurations_and_the_published_one_is_the_paper_s():
+    published = load_base("meta-cartpole").training
+    assert published == PPOConfig.paper(env_id="MetaCartPole-v0", env_kwargs={"previous_action": True})
+    for name in preset_names():
+        training = load_base(name).training
+        assert training.num_updates > 50
+        assert training.env_id.startswith("Meta")
+    with pytest.raises(
+        ValueError, match="meta-cartpol: no such file or folder, and no preset: those are meta-c"
+    ):
+        load_base("meta-cartpol")
 
 
 def test_matched_memories_have_the_parameters_of_s5():

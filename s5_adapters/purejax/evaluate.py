@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ import numpy as np
 from s5_adapters.core import checks
 from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.normalization import RunningStats, normalize
-from s5_adapters.purejax.problem import Problem, Pytree
+from s5_adapters.purejax.problem import EnvStep, Problem, Pytree
 
 MAX_ENVS = 64
 STEPS_PER_CALL = 256
@@ -35,6 +35,30 @@ class Evaluation(NamedTuple):
         """Standard error of the mean; NaN for a single episode, which says nothing about it."""
         episodes = len(self.returns)
         return float(self.returns.std(ddof=1) / math.sqrt(episodes)) if episodes > 1 else math.nan
+
+
+class Acting(Protocol):
+    """Where a policy that plays stands; arrays lead with ``num_envs``."""
+
+    @property
+    def env_state(self) -> Pytree:
+        """Environment states."""
+
+    @property
+    def obs(self) -> jax.Array:
+        """The observation to act on next."""
+
+    @property
+    def episode_starts(self) -> jax.Array:
+        """bool: it is the first of its episode."""
+
+    @property
+    def memory_state(self) -> Pytree:
+        """The memory's state before it."""
+
+    @property
+    def key(self) -> jax.Array:
+        """Where all later randomness comes from."""
 
 
 class _Loop(NamedTuple):
@@ -91,6 +115,27 @@ class _Programs:
         self.play: Any = jax.jit(partial(_play, problem, shares, deterministic), donate_argnums=0)
 
 
+def act(
+    problem: Problem,
+    deterministic: bool,
+    now: Acting,
+    prepared: Pytree,
+    obs_stats: RunningStats | None,
+) -> tuple[jax.Array, Pytree, EnvStep]:
+    """Take one step of a frozen policy in every environment.
+
+    Returns:
+        The next key, the memory's next state, and what the environments gave.
+    """
+    key, action_key, env_key = jax.random.split(now.key, 3)
+    obs = now.obs if obs_stats is None else normalize(obs_stats, now.obs)
+    episode_starts = problem.memory_starts(now.episode_starts)
+    memory_state, dist_inputs, _ = problem.net.step(prepared, now.memory_state, obs, episode_starts)
+    dist = distribution(problem.action, dist_inputs)
+    action = dist.mode() if deterministic else dist.sample(action_key)
+    return key, memory_state, problem.step(jax.random.split(env_key, len(obs)), now.env_state, action)
+
+
 def _reset(problem: Problem, shares: tuple[int, ...], key: jax.Array) -> _Loop:
     num_envs = len(shares)
     reset_key, key = jax.random.split(key)
@@ -127,13 +172,7 @@ def _play(
 
     def step(carry: tuple[jax.Array, _Loop]) -> tuple[jax.Array, _Loop]:
         steps, loop = carry
-        key, action_key, env_key = jax.random.split(loop.key, 3)
-        obs = loop.obs if obs_stats is None else normalize(obs_stats, loop.obs)
-        episode_starts = problem.memory_starts(loop.episode_starts)
-        memory_state, dist_inputs, _ = problem.net.step(prepared, loop.memory_state, obs, episode_starts)
-        dist = distribution(problem.action, dist_inputs)
-        action = dist.mode() if deterministic else dist.sample(action_key)
-        env = problem.step(jax.random.split(env_key, num_envs), loop.env_state, action)
+        key, memory_state, env = act(problem, deterministic, loop, prepared, obs_stats)
         done = env.terminated | env.truncated
         episode_return = loop.episode_return + env.reward
         episode_length = loop.episode_length + 1

@@ -32,6 +32,8 @@ class EnvStep(NamedTuple):
     """bool: a limit cut the episode short, and it had not ended by its own rules."""
     final_obs: jax.Array
     """The observation before the automatic reset."""
+    info: dict[str, Pytree]
+    """What the environment tells beside."""
 
 
 class Problem(Shared):
@@ -103,6 +105,7 @@ class Problem(Shared):
             terminated=terminated,
             truncated=truncated.astype(bool) & ~terminated,
             final_obs=self._shape(info["final_observation"]),
+            info=info,
         )
 
     def _shape(self, obs: jax.Array) -> jax.Array:

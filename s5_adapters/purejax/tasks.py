@@ -1,0 +1,164 @@
+"""Tasks of several trials, played whole: the return of each trial, the reward of each step."""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from s5_adapters.core import checks
+from s5_adapters.purejax.evaluate import STEPS_PER_CALL, act
+from s5_adapters.purejax.normalization import RunningStats
+from s5_adapters.purejax.problem import Problem, Pytree
+from s5_envs import MultiTask
+from s5_envs.wrappers import layers
+
+_STREAM = 0x7A5C5  # folded into the key: no task of a training, whatever its seed, is drawn by these keys
+
+
+class Tasks(NamedTuple):
+    """What was played of one family; raw rewards, never normalised."""
+
+    family: str
+    trial_returns: np.ndarray
+    """``(num_tasks, num_trials)`` float32."""
+    rewards: np.ndarray
+    """``(num_tasks, num_steps)`` float32, of each step of the task; NaN after its end."""
+
+
+class _Loop(NamedTuple):
+    env_state: Pytree
+    obs: jax.Array
+    episode_starts: jax.Array
+    memory_state: Pytree
+    key: jax.Array
+
+
+class _Record(NamedTuple):
+    """One step, or several; ``(..., num_envs)``."""
+
+    reward: jax.Array
+    done: jax.Array
+    family: jax.Array
+    trial: jax.Array
+    trial_return: jax.Array
+    trial_ended: jax.Array
+
+
+def play_tasks(
+    problem: Problem,
+    params: Pytree,
+    obs_stats: RunningStats | None,
+    num_tasks: int,
+    *,
+    seed: int = 0,
+    deterministic: bool = False,
+) -> list[Tasks]:
+    """Play tasks side by side, one in each environment, all of their trials.
+
+    The memory starts empty in each task, observations are normalised by frozen statistics. The keys that
+    draw the tasks are no training's, whatever its seed.
+
+    Args:
+        problem: environment and network; the environment has ``Trials``.
+        params: the network's parameters.
+        obs_stats: None where observations are not normalised.
+        num_tasks: tasks of each family. Where the environment draws each task's family by key, those are
+            the mean number.
+        seed: of the tasks and of the actions.
+        deterministic: take the mode of the policy's distribution instead of a sample.
+
+    Raises:
+        ValueError: one line, where the environment has no trials.
+    """
+    families = _families(problem)
+    num_envs = checks.integer("num_tasks", num_tasks) * len(families)
+    kind = (_Programs, num_envs, deterministic)
+    if kind not in problem.programs:
+        problem.programs[kind] = _Programs(problem, num_envs, deterministic)
+    programs: _Programs = problem.programs[kind]
+    loop = programs.reset(jax.random.fold_in(jax.random.key(seed), _STREAM))
+    chunks: list[dict[str, np.ndarray]] = []
+    finished = np.zeros(num_envs, bool)
+    while not finished.all():
+        loop, record = programs.play(loop, params, obs_stats)
+        chunks.append({name: np.asarray(values) for name, values in record._asdict().items()})
+        finished |= chunks[-1]["done"].any(axis=0)
+    steps = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in _Record._fields}
+    first = steps["family"][0]
+    return [
+        _played(name, {field: values[:, first == i] for field, values in steps.items()})
+        for i, name in enumerate(families)
+    ]
+
+
+def _played(name: str, record: dict[str, np.ndarray]) -> Tasks:
+    """Keep of a record, ``(steps, envs)``, what belongs to each environment's first task."""
+    done = record["done"]
+    is_later = np.cumsum(done, axis=0) - done > 0
+    steps, envs = np.nonzero(record["trial_ended"] & ~is_later)
+    trials = record["trial"][steps, envs]
+    returns = np.full((done.shape[1], 1 + trials.max(initial=0)), np.nan, np.float32)
+    returns[envs, trials] = record["trial_return"][steps, envs]
+    longest = int((~is_later).sum(axis=0).max(initial=0))
+    rewards = np.where(is_later, np.float32(np.nan), record["reward"])[:longest].T
+    return Tasks(name, returns, rewards)
+
+
+def _families(problem: Problem) -> list[str]:
+    """Return the names of the environment's families, its own where it has none."""
+    for layer in layers(problem.env):
+        if isinstance(layer, MultiTask):
+            return [family.name for family in layer.families]
+    return [problem.env.name]
+
+
+def require_trials(problem: Problem) -> None:
+    """Refuse an environment whose steps tell of no trials.
+
+    Raises:
+        ValueError: one line that names it.
+    """
+    num_envs = len(_families(problem))
+    state = jax.eval_shape(lambda: problem.reset(jax.random.key(0), num_envs)[1])
+    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_envs))
+    space = problem.env.action_space(problem.env_params)
+    action = jax.ShapeDtypeStruct((num_envs, *space.shape), space.dtype)
+    if "trial_ended" not in jax.eval_shape(problem.step, keys, state, action).info:
+        raise ValueError(
+            f"{problem.env.name}: the environment has no trials, expected one with s5_envs.Trials in it"
+        )
+
+
+class _Programs:
+    """The two programs of a player of tasks."""
+
+    def __init__(self, problem: Problem, num_envs: int, deterministic: bool):
+        require_trials(problem)
+        self.reset: Any = jax.jit(partial(_reset, problem, num_envs))
+        self.play: Any = jax.jit(partial(_play, problem, deterministic), donate_argnums=0)
+
+
+def _reset(problem: Problem, num_envs: int, key: jax.Array) -> _Loop:
+    reset_key, key = jax.random.split(key)
+    obs, env_state = problem.reset(reset_key, num_envs)
+    starts = jnp.ones(num_envs, bool)
+    return _Loop(env_state, obs, starts, problem.net.initial_state(num_envs), key)
+
+
+def _play(
+    problem: Problem, deterministic: bool, loop: _Loop, params: Pytree, obs_stats: RunningStats | None
+) -> tuple[_Loop, _Record]:
+    """Take ``STEPS_PER_CALL`` steps; the record leads with them."""
+    prepared = problem.net.prepare(params)
+
+    def step(loop: _Loop, _: None) -> tuple[_Loop, _Record]:
+        key, memory_state, env = act(problem, deterministic, loop, prepared, obs_stats)
+        done = env.terminated | env.truncated
+        family = env.info.get("family", jnp.zeros(len(done), jnp.int32))
+        told = (env.info[name] for name in ("trial", "trial_return", "trial_ended"))
+        record = _Record(env.reward, done, family, *told)
+        return _Loop(env.state, env.obs, done, memory_state, key), record
+
+    return jax.lax.scan(step, loop, None, length=STEPS_PER_CALL)
