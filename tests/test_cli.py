@@ -148,7 +148,7 @@ def test_profile_leaves_a_trace_of_the_update(run):
 
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, capsys):
     memory = ["--memory", "feedforward", "--memory-config", "d_model=8", "n_layers=1"]
-    options = [*memory, *SMALL[5:], "--num-steps", "2048", "--total-steps", "16384"]
+    options = [*memory, *SMALL[4:], "--num-steps", "2048", "--total-steps", "16384"]
     assert main(["train", "--dry-run", *options]) == 0
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "RepeatPreviousEasy, feedforward: 2 updates of 8,192 steps"
