@@ -153,9 +153,9 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, capsys):
     first, *lines = capsys.readouterr().out.splitlines()
     assert first == "RepeatPreviousEasy, feedforward: 2 updates of 8,192 steps"
     out = {line[:12].strip(): line[12:].strip() for line in lines}
-    # Four cards' suits in, four suits out: encoder, projection, layer, two torsos, two heads.
+    # Encoder, one layer as wide, two torsos, heads of four suits and of the value.
     width = build_problem(PPOConfig()).obs_shape[0]
-    count = (width + 1) * 8 + 4 * (8 + 1) * 8 + (8 + 1) * (4 + 1)
+    count = (width + 1) * 8 + 3 * (8 + 1) * 8 + (8 + 1) * (4 + 1)
     assert out["parameters"] == f"{count:,}, {4 * count / 1024:.1f} KiB"
     assert out["checkpoint"].endswith("KiB")
     assert out["memory"].endswith("iB (predicted by the compiler)")
