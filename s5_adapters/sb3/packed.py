@@ -138,8 +138,8 @@ class PackedJit:
         if program is None:
             shapes = [tuple(leaf.shape) for leaf in leaves]
             program = self._programs[given] = _Program(self._fn, treedef, shapes)
-        row = th.cat([leaf.reshape(-1) for leaf in leaves])
-        if row.dtype == th.float32 and row.device.type == "cpu":  # what to_jax and to_torch do, unchecked
+        row = th.cat([leaf.ravel() for leaf in leaves])
+        if row.dtype is th.float32 and row.device.type == "cpu":  # what to_jax and to_torch do, unchecked
             row = th.from_numpy(np.array(program.run(held, row.detach().numpy())))
         else:
             row = to_torch(program.run(held, to_jax(row, "an observation or a state")))
