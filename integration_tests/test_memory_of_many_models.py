@@ -35,6 +35,7 @@ print(resident_mib() - tenth)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # compiles 200 networks without a cache: more than 20 minutes of a busy core
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux' account of a process")
 def test_two_hundred_models_of_different_shapes_leave_little_behind() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}

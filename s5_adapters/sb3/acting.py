@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import torch as th
 from stable_baselines3.common.distributions import (
     CategoricalDistribution,
-    DiagGaussianDistribution,
     MultiCategoricalDistribution,
 )
 
@@ -31,36 +30,23 @@ from s5_adapters.core.xla.shared import Shared
 from s5_adapters.sb3.packed import Joined, PackedJit, parted
 from s5_adapters.sb3.state import Pair
 from s5_adapters.sb3.trunk import FlatTrunk
-from s5_adapters.sb3.unchanged import heads_are_unchanged
 
 if TYPE_CHECKING:
     from s5_adapters.sb3.policies import S5Policy
 
-__all__ = ["Acting", "acting_program", "draw_noise", "head_parameters"]
-
-
-def head_parameters(policy: S5Policy) -> tuple[th.Tensor, ...]:
-    """Return weight and bias of the action head and of the value head, and a Gaussian's `log_std`.
-
-    Empty where SB3's own modules must compute them: gSDE and Bernoulli, torsos in torch, and whatever a user
-    put in the way (see `unchanged`).
-    """
-    if not heads_are_unchanged(policy):
-        return ()
-    nets: tuple[dict[str, Any], ...] = policy.action_net._parameters, policy.value_net._parameters
-    tensors = [net[name] for net in nets for name in ("weight", "bias")]
-    gaussian = type(policy.action_dist) is DiagGaussianDistribution
-    return (*tensors, policy.log_std) if gaussian else tuple(tensors)
+__all__ = ["Acting", "acting_program", "draw_noise"]
 
 
 def draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.device) -> th.Tensor:
     """Draw what decides between actions, `(rows, width)`; `deterministic` gives what leads to the mode."""
-    nvec, width = _choices(policy), policy.action_net.out_features
+    nvec = _choices(policy)
+    width = sum(nvec) or policy.action_net.out_features
     if deterministic:
         return th.full((rows, width), 1.0 if nvec else 0.0, device=device)
     if not nvec:
         return th.randn(rows, width, device=device)
-    return th.cat([th.empty(rows, n, device=device).exponential_() for n in nvec], dim=1)
+    drawn = [th.empty(rows, n, device=device).exponential_() for n in nvec]
+    return drawn[0] if len(drawn) == 1 else th.cat(drawn, dim=1)
 
 
 def acting_program(policy: S5Policy) -> PackedJit:

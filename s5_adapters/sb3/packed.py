@@ -11,6 +11,7 @@ import itertools
 import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import jax
@@ -27,6 +28,9 @@ PyTree = Any
 
 JOINED_NUMBERS: Final = 1024
 """Arrays of up to so many numbers are joined; the parts of larger ones would be copied at every step."""
+
+
+_FLOAT32, _dtype = {th.float32}, attrgetter("dtype")
 
 
 @dataclass(frozen=True)
@@ -112,6 +116,23 @@ class _Program:
 
         packed.__name__ = fn.__name__
         self.run = jax.jit(packed)
+        self._length = sum(map(math.prod, shapes))
+        self._rows: list[tuple[th.Tensor, np.ndarray]] = []
+
+    def run_on_cpu(self, held: PyTree, parts: list[th.Tensor]) -> th.Tensor:
+        """Call the program with float32 tensors on the CPU: what `to_jax` and `to_torch` do, unchecked.
+
+        The arguments' row is used again, by one call at a time: the copy of the result awaits what reads it.
+        """
+        try:
+            row, array = self._rows.pop()
+        except IndexError:
+            row = th.empty(self._length)
+            array = row.numpy()
+        th.cat(parts, out=row)
+        results = np.array(self.run(held, array))
+        self._rows.append((row, array))
+        return th.from_numpy(results)
 
 
 class PackedJit:
@@ -138,11 +159,11 @@ class PackedJit:
         if program is None:
             shapes = [tuple(leaf.shape) for leaf in leaves]
             program = self._programs[given] = _Program(self._fn, treedef, shapes)
-        row = th.cat([leaf.reshape(-1) for leaf in leaves])
-        if row.dtype == th.float32 and row.device.type == "cpu":  # what to_jax and to_torch do, unchecked
-            row = th.from_numpy(np.array(program.run(held, row.detach().numpy())))
+        parts = [leaf.ravel() for leaf in leaves]
+        if {*map(_dtype, parts)} == _FLOAT32 and parts[0].device.type == "cpu":
+            row = program.run_on_cpu(held, parts)
         else:
-            row = to_torch(program.run(held, to_jax(row, "an observation or a state")))
+            row = to_torch(program.run(held, to_jax(th.cat(parts), "an observation or a state")))
         results = [row.as_strided(*result) for result in program.results]
         return jax.tree.unflatten(program.treedef, [results[i] for i in program.order])
 

@@ -29,7 +29,7 @@ from torch import nn
 from s5_adapters.core import ActorCriticConfig, Discrete
 from s5_adapters.core.files.weights import Policy, as_policy
 from s5_adapters.core.network.trunk import Trunk
-from s5_adapters.sb3.acting import Acting, acting_program, draw_noise, head_parameters
+from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.packed import PackedJit
@@ -39,6 +39,7 @@ from s5_adapters.sb3.predicting import flags, numbers, state_pair
 from s5_adapters.sb3.rollout_check import RandomState, difference
 from s5_adapters.sb3.torsos import Torsos
 from s5_adapters.sb3.trunk import FlatTrunk, Programs
+from s5_adapters.sb3.unchanged import head_parameters
 from s5_adapters.torch_bridge import (
     Buckets,
     JaxModule,
@@ -488,13 +489,14 @@ class S5Policy(RecurrentActorCriticPolicy):
         heads = head_parameters(self) if self._is_step(features, pi) else ()
         if not heads or self._leaves_heads_to_sb3:
             return None
-        noise = draw_noise(self, len(starts), deterministic, starts.device)
+        noise = draw_noise(self, starts.shape[0], deterministic, starts.device)
         program = acting_program(self)
         acted: Acted = self._step(program, heads, pi, vf, features, starts, noise, max_waste=max_waste)
         return acted
 
     def _is_step(self, features: tuple[th.Tensor, ...], states: States) -> bool:
-        return len(features[0]) == states[0].shape[1] and not th.is_grad_enabled() and not in_transform()
+        same = features[0].shape[0] == states[0].shape[1]  # (len() of a tensor is Python's)
+        return same and not th.is_grad_enabled() and not in_transform()
 
     def _step(
         self,
@@ -507,7 +509,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         max_waste: float | None,
     ) -> Any:
         """Call an acting program with its batch padded to a bucket, and cut what it returns."""
-        batch = len(features[0])
+        batch = features[0].shape[0]
         (rows,) = self._acting_buckets.fit(batch, max_waste=max_waste)
         held = self.trunk.prepared(self._programs.prepare, *heads)
         own = vf if self._trunk.core.has_two_memories else None  # no other critic reads a state
@@ -571,9 +573,12 @@ class S5Policy(RecurrentActorCriticPolicy):
     def _check(self, features: tuple[th.Tensor, ...], starts: th.Tensor, *states: States) -> th.Tensor:
         """Return the flags, `(rows,)`, once flags and states have been found to fit the rows of features."""
         layers, _, width = self.lstm_hidden_state_shape
-        rows = len(features[0])
+        rows = features[0].shape[0]
+        one_step = layers, rows, width
         for part in itertools.chain(*states):
             shape = part.shape
+            if shape == one_step:
+                continue
             if len(shape) != 3 or (shape[0], shape[2]) != (layers, width) or not shape[1] or rows % shape[1]:
                 raise ValueError(
                     f"recurrent state has shape {tuple(shape)}, expected ({layers}, n, {width}) with n "

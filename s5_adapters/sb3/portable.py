@@ -19,7 +19,7 @@ from torch import nn
 from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.files.weights import ObservationStatistics, Policy, require_same_network
 from s5_adapters.core.network.spaces import action_spec
-from s5_adapters.sb3.unchanged import heads_are_unchanged
+from s5_adapters.sb3.unchanged import head_parameters
 from s5_adapters.torch_bridge import Normalizer
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def to_portable(policy: S5Policy, statistics: ObservationStatistics | None = Non
         ValueError: a part that is not portable, or statistics in front of a policy that has its own.
     """
     config = portable_config(policy)
-    if not heads_are_unchanged(policy):
+    if not head_parameters(policy):
         raise _refused("action_net, value_net, mlp_extractor or action_dist, changed or hooked")
     if policy.weights is not None and policy.weights.obs_statistics is not None:
         if statistics is not None:

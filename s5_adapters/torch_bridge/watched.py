@@ -37,6 +37,7 @@ _MAY_ALIAS = (
 )
 """Methods whose result may be the tensor's memory under another name, or be made into it."""
 
+_version, _address = operator.attrgetter("_version"), torch.Tensor.data_ptr
 _uses = torch._C._storage_Use_Count
 _OWN_USES = 2
 """Of a storage by its tensor, and by the object that asks."""
@@ -109,8 +110,8 @@ class Values:
         if (
             self._handed_out == Watched.handed_out
             and all(map(operator.is_, tensors, self._tensors))
-            and [tensor._version for tensor in tensors] == self._versions
-            and [tensor.data_ptr() for tensor in tensors] == self._addresses
+            and [*map(_version, tensors)] == self._versions
+            and [*map(_address, tensors)] == self._addresses
         ):
             return True
         same = self._same_bits(tensors) if self._on_cpu else all(map(_same, tensors, self.copies))
@@ -121,8 +122,8 @@ class Values:
     def _note(self, tensors: Sequence[torch.Tensor]) -> None:
         """Remember what tells, cheaply, that nothing was written since."""
         self._tensors = list(tensors)
-        self._versions = [tensor._version for tensor in tensors]
-        self._addresses = [tensor.data_ptr() for tensor in tensors]
+        self._versions = [*map(_version, tensors)]
+        self._addresses = [*map(_address, tensors)]
         # Nothing tells where a tensor cannot be watched, or while somebody else holds its memory.
         self._handed_out = None if any(map(_is_exposed, tensors)) else Watched.handed_out
 

@@ -10,7 +10,7 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.distributions import Distribution
 from torch import nn
 
-from s5_adapters.sb3 import S5Policy, acting
+from s5_adapters.sb3 import S5Policy, unchanged
 
 ACTIONS = {
     "discrete": spaces.Discrete(5),
@@ -48,7 +48,7 @@ def both_ways(
     made: S5Policy, given: tuple[Any, ...], monkeypatch: pytest.MonkeyPatch, **kwargs: Any
 ) -> tuple[list[th.Tensor], list[th.Tensor]]:
     """`forward` by the program with heads, then by SB3's modules, from the same seed."""
-    assert acting.head_parameters(made)
+    assert unchanged.head_parameters(made)
     th.manual_seed(7)
     with th.no_grad():
         by_jax = flat(made.forward(*given, **kwargs))
@@ -132,9 +132,9 @@ class Doubled(nn.Linear):
 
 def test_what_a_user_put_in_a_heads_place_is_called() -> None:
     space = spaces.Discrete(4)
-    assert not acting.head_parameters(policy(space, Sharper))
-    assert not acting.head_parameters(policy(space, activation_fn=nn.SiLU, net_arch=[4]))
-    assert not acting.head_parameters(policy(spaces.Box(-1, 1, (2,)), use_sde=True))
+    assert not unchanged.head_parameters(policy(space, Sharper))
+    assert not unchanged.head_parameters(policy(space, activation_fn=nn.SiLU, net_arch=[4]))
+    assert not unchanged.head_parameters(policy(spaces.Box(-1, 1, (2,)), use_sde=True))
     custom = policy(space)
     custom.value_net = Doubled(6, 1)
     given = inputs(custom)

@@ -1,5 +1,6 @@
 """Arrays that travel together: `s5_adapters.sb3.packed`."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -30,6 +31,22 @@ def test_packed_arguments_and_results_come_apart_again_at_every_shape() -> None:
 def test_packed_arguments_are_never_narrowed() -> None:
     with pytest.raises(TypeError, match="an observation or a state is float64"):
         PackedJit(lambda held, x: x)((), torch.zeros(2, dtype=torch.float64))
+    two = PackedJit(lambda held, x, y: (x, y))
+    two((), torch.zeros(2), torch.zeros(2))
+    with pytest.raises(TypeError, match="an observation or a state is float64"):
+        two((), torch.zeros(2), torch.zeros(2, dtype=torch.float64))
+
+
+def test_calls_in_threads_do_not_mix_their_arguments() -> None:
+    add = PackedJit(lambda held, x, y: x + y)
+    add((), torch.zeros(64), torch.zeros(64))
+
+    def sums_are_right(i: int) -> bool:
+        x = torch.full((64,), float(i))
+        return all(bool((add((), x, x) == 2 * i).all()) for _ in range(50))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(sums_are_right, range(8)))
 
 
 def test_half_precision_goes_the_long_way() -> None:

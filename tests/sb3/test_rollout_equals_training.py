@@ -17,7 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.nn.utils import parametrizations, weight_norm
 
 from s5_adapters.sb3 import S5Policy
-from s5_adapters.sb3.acting import head_parameters
+from s5_adapters.sb3.unchanged import head_parameters
 
 OBS = spaces.Box(-1, 1, (3,))
 SPACES = {"discrete": spaces.Discrete(4), "box": spaces.Box(-1, 1, (2,))}
