@@ -90,6 +90,7 @@ class Experiment:
         report: module of ``reproduce.reports`` that writes the tables.
         published: numbers to stand beside ours.
         bars: by task, the return from which on it counts as learned.
+        timed: seconds are what it is about, so that its cells run alone.
     """
 
     title: str
@@ -99,6 +100,7 @@ class Experiment:
     report: str
     published: tuple[Published, ...] = ()
     bars: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    timed: bool = False
 
 
 def choose(entries: Sequence[Entry], only: Sequence[str]) -> tuple[Entry, ...]:

@@ -39,4 +39,5 @@ EXPERIMENT = Experiment(
     entries=entries,
     seeds={"small": 1, "paper": 1},
     report="scaling",
+    timed=True,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,4 +38,7 @@ def write_report(name: str, folder: Path) -> Path:
 def _load(results: Sequence[dict[str, Any]]) -> str:
     """Say how busy the machines were: seconds of a busy one say little."""
     loads = sorted(result["load_average"] for result in results)
-    return f"- load average at the end of a cell: {loads[0]:.1f} to {loads[-1]:.1f}"
+    load = f"- load average at the end of a cell: {loads[0]:.1f} to {loads[-1]:.1f}"
+    beside = Counter(result["side_by_side"] for result in results)
+    cells = ", ".join(f"{number} ({count} of {len(results)})" for number, count in sorted(beside.items()))
+    return f"{load}; cells at a time: {cells}"

@@ -27,6 +27,21 @@ class Line(NamedTuple):
         """Return a number of each run, where there is one."""
         return [run[name] for run in self.runs if run[name] is not None]
 
+    @property
+    def alone(self) -> bool:
+        """Whether nothing of the sweep ran beside it, so that its seconds are a measure of speed."""
+        return all(result["side_by_side"] == 1 for result in self.results)
+
+    @property
+    def seconds_in_all(self) -> float:
+        """The most that a seed took with compiling, of which each seed of one program has a share."""
+        found: list[float] = [
+            run["seconds"] + result["compile_seconds"] / len(result["runs"])
+            for result in self.results
+            for run in result["runs"]
+        ]
+        return max(found)
+
     def fact(self, name: str) -> Any:
         """Return what all cells of a line share."""
         return self.results[0][name]
