@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,18 @@ import numpy as np
 import pytest
 
 from s5_adapters.cli import main
+from s5_adapters.purejax.algorithms.a2c import A2CConfig
 from s5_adapters.purejax.logging import write_atomically
 from s5_adapters.reproduce.experiments import experiment_names, find_experiment
 from s5_adapters.reproduce.progress import LastRow
-from s5_adapters.reproduce.published import POPGYM_BEST, POPGYM_HARD
+from s5_adapters.reproduce.published import MEMORY_LENGTH, POPGYM_BEST, POPGYM_HARD
 from s5_adapters.reproduce.reports import write_report
 from s5_adapters.reproduce.reports.lines import Line
 from s5_adapters.reproduce.reports.returns import budget, normalised, returns_within
 from s5_adapters.reproduce.reports.robust import falls
 from s5_adapters.reproduce.reports.scaling import flatness
-from s5_adapters.reproduce.runners import scaling, train
-from s5_adapters.reproduce.spec import Cell, Entry, cells, choose, trained
+from s5_adapters.reproduce.runners import sb3, scaling, train
+from s5_adapters.reproduce.spec import Cell, Entry, cells, choose, configuration, trained
 from s5_adapters.sweeps.curves import best_return, final_return, largest_fall, return_within
 from s5_adapters.sweeps.folder import read_failures, read_results
 from s5_adapters.sweeps.machine import machine, usable_cores
@@ -106,6 +108,40 @@ def test_popgym_hard_has_both_meanings_of_a_time_limit_and_s5_without_resets(sca
         other = {"bootstrap": "terminal", "terminal": "bootstrap"}[usual]
         assert of[f"{task}/s5/{scale} {other}"] == {**whole, "time_limit": other}
     assert not any(label.startswith("RepeatPreviousHard") and other in label for label in of)
+
+
+def test_memory_length_has_the_published_setting_beside_ours() -> None:
+    entries = {entry.label: entry for entry in find_experiment("memory-length").entries("small")}
+    assert "MemoryChain-2048/s5/ours" in entries
+    assert "MemoryChain-256/s5/published" not in entries
+    work = entries["MemoryChain-128/lstm/published"].work
+    config = configuration(work)
+    assert isinstance(config, A2CConfig)
+    assert config.num_updates == 10_000 * 129 // 32
+    assert train.describe(work)["state_numbers"] == 2 * 256
+    assert MEMORY_LENGTH.find("MemoryChain-8", "lstm") == MEMORY_LENGTH.find("MemoryChain-128", "s5") == "1.0"
+    whole = find_experiment("memory-length").entries("paper")
+    assert {entry.position for entry in whole if entry.setting == "published"} >= {4, 8, 512, 2048, 4096}
+
+
+def test_a_robust_setting_changes_one_thing_and_novel_cartpole_has_ten_seeds() -> None:
+    experiment = find_experiment("robust")
+    entries = {entry.label: entry for entry in experiment.entries("small")}
+    default = entries["RepeatPreviousEasy/s5/default"].work["config"]
+    changed = {"dynamics at 0.1 of the rate": "dynamics_lr_scale", "target_kl 0.02": "target_kl"}
+    for setting, name in changed.items():
+        config = entries[f"RepeatPreviousEasy/s5/{setting}"].work["config"]
+        assert [key for key in default if config[key] != default[key]] == [name]
+    bounded = entries["RepeatPreviousEasy/s5/eigenvalues bounded"].work["config"]["memory_config"]
+    assert bounded == {**default["memory_config"], "clip_eigenvalues": True}
+    half = entries["RepeatPreviousEasy/s5/half learning rate"].work["config"]
+    assert half["learning_rate"] == default["learning_rate"] / 2
+    counts = Counter(cell.entry.task for cell in cells(list(entries.values()), 20, "cpu"))
+    novel = [entry for entry in entries.values() if entry.task == "CartPoleNoVel"]
+    assert counts["CartPoleNoVel"] == 10 * len(novel)
+    assert {entry.memory for entry in novel if entry.setting == "default"} == {"s5", "s5 on segments", "lstm"}
+    stock, segments = (entries[f"CartPoleNoVel/{memory}/default"].work for memory in ("s5", "s5 on segments"))
+    assert {name for name in stock if stock[name] != segments[name]} == {"algorithm"}
 
 
 def test_seeds_are_in_turn_on_a_cpu_and_together_on_a_gpu() -> None:
@@ -320,6 +356,33 @@ def test_scaling_measures_a_memory_and_says_what_does_not_fit(
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_sb3_contribs_test_of_learning_is_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sb3, "EVALUATE_EVERY", 64)
+    monkeypatch.setattr(sb3, "EVALUATION_EPISODES", 2)
+    entry = next(
+        entry
+        for entry in find_experiment("robust").entries("small")
+        if entry.label == "CartPoleNoVel/lstm/default"
+    )
+    small = {"arguments": {**entry.work["arguments"], "n_steps": 16, "n_epochs": 1}, "steps": 128}
+    cell = Cell(dataclasses.replace(entry, work={**entry.work, **small, "anneal": True}), (3,), "cpu")
+    result = sb3.run(cell, tmp_path)
+    assert {name: result[name] for name in ("parameters", "state_numbers")} == {
+        name: value for name, value in sb3.describe(entry.work).items() if name != "steps"
+    }
+    (run,) = result["runs"]
+    assert run["curve"]["step"] == [64, 128]
+    assert run["final_return"] == run["evaluation"]["mean"] >= 1
+    assert 0 < run["curve"]["seconds"][0] <= run["curve"]["seconds"][1] <= run["seconds"] < 60
+
+    run["curve"]["episode_return"] = [470.0, 440.0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one.json").write_text(json.dumps({**result, **WHERE, "cell": cell.to_dict()}))
+    text = write_report("robust", tmp_path).read_text()
+    assert "| CartPoleNoVel | lstm | default | 1 | 128 | 450 | 0 of 1 | " in text
+    assert "| 30.000 | 30.000 |" in text
+
+
 def longer(cell: Cell) -> Cell:
     work = {**cell.entry.work, "length": 32}
     return dataclasses.replace(cell, entry=dataclasses.replace(cell.entry, work=work, position=32))
@@ -426,8 +489,7 @@ def test_the_table_says_what_was_measured(tmp_path: Path) -> None:
         "| RepeatPreviousHard | gru | tiny | 1,234 | 8 | 2 | 100 | 80† | 83† | 0.600 ± 0.000 | "
         "0.500 [0.500, 0.500] | 0.500 | 0.100 in 20 s | 0 of 2 | -.46 | .191 (LMU) |" in text
     )
-    assert "; cells at a time: 1 (2 of 4), 2 (2 of 4)\n" in text
-    assert "† marks seconds of cells that ran side by side" in text
+    assert "; cells at a time: 1 (2 of 4), 2 (2 of 4); seconds with † are of cells that shared " in text
 
 
 def test_lengths_have_a_plot_and_no_score_of_popgym(tmp_path: Path) -> None:

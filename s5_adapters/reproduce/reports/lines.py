@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from s5_adapters.reproduce.spec import Cell, Entry, Experiment
 
+NOT_ALONE = "†"
 REFERENCE = "s5"
 """The memory whose seconds the others are given too."""
 
@@ -28,11 +29,6 @@ class Line(NamedTuple):
         return [run[name] for run in self.runs if run[name] is not None]
 
     @property
-    def alone(self) -> bool:
-        """Whether nothing of the sweep ran beside it, so that its seconds are a measure of speed."""
-        return all(result["side_by_side"] == 1 for result in self.results)
-
-    @property
     def seconds_in_all(self) -> float:
         """The most that a seed took with compiling, of which each seed of one program has a share."""
         found: list[float] = [
@@ -41,6 +37,11 @@ class Line(NamedTuple):
             for run in result["runs"]
         ]
         return max(found)
+
+    def marked(self, seconds: float | None) -> str:
+        """Seconds of this line, marked where a cell of it did not run alone: then they measure no speed."""
+        alone = all(result["side_by_side"] == 1 for result in self.results)
+        return "-" if seconds is None else f"{seconds:,.0f}" + ("" if alone else NOT_ALONE)
 
     def fact(self, name: str) -> Any:
         """Return what all cells of a line share."""

@@ -15,14 +15,12 @@ from s5_adapters.sweeps.statistics import CONFIDENCE, Interval, estimate, median
 from s5_envs.listing import registry_table
 
 OVERALL = "all"
-NOT_ALONE = "†"
-"""Marks seconds of cells that ran side by side."""
 
 
 def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[str]:
     """Return the report's sections, line by line; figures go into `folder`."""
     return [
-        *_how_to_read(experiment, lines),
+        *_how_to_read(experiment),
         *_table(experiment, lines),
         *_normalised(lines),
         *_figures(lines, folder),
@@ -78,14 +76,8 @@ def normalised(lines: Sequence[Line], name: str = "final_return") -> dict[tuple[
     return tables
 
 
-def _how_to_read(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
+def _how_to_read(experiment: Experiment) -> list[str]:
     percent = round(100 * CONFIDENCE)
-    beside = (
-        ""
-        if all(line.alone for line in lines)
-        else f" {NOT_ALONE} marks seconds of cells that ran side by side, each on a share of the cores: they "
-        "are no measure of speed."
-    )
     bars = "".join(f" `{task}` counts as learned from {bar:g} on." for task, bar in experiment.bars.items())
     return [
         "All memories of a task are trained for the same steps; the seconds are the median of training a "
@@ -94,7 +86,7 @@ def _how_to_read(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
         f"returns are interquartile means over seeds with {percent} % bootstrap intervals; *fresh* is the "
         "mean return of the trained policies in new episodes. *At equal seconds* is the final return of "
         f"what was done in the median seconds of {REFERENCE}; an asterisk marks a memory that needs "
-        "fewer, and is shown at its end." + beside + bars,
+        "fewer, and is shown at its end." + bars,
         "",
     ]
 
@@ -121,8 +113,8 @@ def _table(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
                     f"{line.fact('state_numbers'):,}",
                     str(len(line.runs)),
                     f"{line.fact('steps'):,}",
-                    _number(median(line.values("seconds")), ",.0f") + ("" if line.alone else NOT_ALONE),
-                    f"{line.seconds_in_all:,.0f}" + ("" if line.alone else NOT_ALONE),
+                    line.marked(median(line.values("seconds"))),
+                    line.marked(line.seconds_in_all),
                     _mean(line.values("mmer")),
                     str(estimate(final)) if final else "-",
                     _number(statistics.fmean(run["evaluation"]["mean"] for run in line.runs), ".3f"),
