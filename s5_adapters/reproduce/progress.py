@@ -117,7 +117,7 @@ class LastRow:
         self._file, self._offset, self._line = -1, 0, b""
 
     def read(self) -> str:
-        """How far the run is: its steps and its last return; nothing before its first update."""
+        """Say how far the run is: its steps and its last return; nothing before its first update."""
         try:
             with self._path.open("rb") as file:
                 found = os.fstat(file.fileno()).st_ino

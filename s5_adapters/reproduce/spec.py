@@ -141,13 +141,13 @@ def cells(entries: Sequence[Entry], seeds: int, device: str) -> Iterator[Cell]:
 
 
 def trained(task: str, config: Algorithm, *, memory: str | None = None, setting: str, **rest: Any) -> Entry:
-    """An entry that trains ``config``; ``memory`` labels it, by default with the memory's own name."""
+    """Make an entry that trains ``config``; ``memory`` labels it, by default with the memory's own name."""
     work = {"algorithm": config.name, "config": config.to_dict()}
     return Entry(task, memory or config.memory, setting, "train", work, **rest)
 
 
 def configuration(work: Mapping[str, Any]) -> Algorithm:
-    """What an entry of `trained` trains."""
+    """Return the configuration of an entry that `trained` made."""
     return algorithm_class(work["algorithm"]).from_dict(work["config"])
 
 

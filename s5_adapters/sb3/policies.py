@@ -592,7 +592,9 @@ class S5Policy(RecurrentActorCriticPolicy):
         if "trunk" not in self._modules:  # `_build_mlp_extractor` is a user's alone: the memory leads to it
             self._build_trunk(((), ()))
             parameters, rate = self.parameters(), lr_schedule(1)
-            self.optimizer = self.optimizer_class(parameters, lr=rate, **self.optimizer_kwargs)
+            self.optimizer = self.optimizer_class(  # type: ignore[call-arg]  # Optimizer lacks lr
+                parameters, lr=rate, **self.optimizer_kwargs
+            )
         if self.dynamics_lr_scale != 1:
             scale = self.dynamics_lr_scale
             self.optimizer = optimizer_with_scaled_dynamics(self, lr_schedule(1), scale)

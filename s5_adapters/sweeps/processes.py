@@ -196,7 +196,7 @@ def require_gpu(*libraries: str) -> None:
 
 
 def _shares_of_cores(count: int) -> list[frozenset[int]]:
-    """The cores dealt out to so many jobs; empty shares where one job has all, or none can be held to its."""
+    """Deal the cores out to so many jobs; empty shares where one has all, or none can be held to its."""
     if count == 1 or not hasattr(os, "sched_getaffinity"):
         return [frozenset()] * count
     cores = sorted(os.sched_getaffinity(0))

@@ -151,7 +151,7 @@ class PPOConfig(ActorCriticAlgorithm):
 def _until(
     minibatch_step: Callable[[T, jax.Array], tuple[T, Metrics]], limit: float
 ) -> Callable[[tuple[T, jax.Array], jax.Array], tuple[tuple[T, jax.Array], Metrics]]:
-    """The same step, but for going nowhere from the first on whose ``approx_kl`` is above a limit."""
+    """Return the same step, which goes nowhere from the first on whose ``approx_kl`` is above a limit."""
 
     def step(carry: tuple[T, jax.Array], columns: jax.Array) -> tuple[tuple[T, jax.Array], Metrics]:
         train, is_over = carry

@@ -21,7 +21,7 @@ _NUM_ENVS = 64
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every length with every memory, in our setting and in the published one."""
+    """Return an entry for every length with every memory, in our setting and in the published one."""
     return (
         *(
             _entry(length, with_memory(_ours(length), memory, **_extra(memory, length)), "ours")
@@ -41,7 +41,7 @@ def _entry(length: int, config: PPOConfig | A2CConfig, setting: str) -> Entry:
 
 
 def _published(length: int, memory: str) -> A2CConfig:
-    """Lu et al., appendix: bsuite's actor-critic, its LSTM exchanged. S5's time steps are not stated."""
+    """Return the setting of Lu et al., bsuite's with its LSTM exchanged; S5's time steps are not stated."""
     memory_config: dict[str, Any] = {"d_model": 256, "n_layers": 1, **_extra(memory, length)}
     if memory == "s5":
         memory_config |= {"d_state": 256, "dt_min": 0.001, "dt_max": 0.1}

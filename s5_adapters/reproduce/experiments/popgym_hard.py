@@ -45,7 +45,9 @@ _OTHER: dict[Scale, TimeLimit] = {"small": "terminal", "paper": "bootstrap"}
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every task with every memory, then S5 without resets, then the other meaning of a time limit."""
+    """Return an entry for every task with every memory, for S5 without resets, and for the other meaning of
+    a time limit.
+    """
     make = _small if scale == "small" else _paper
     return (
         *(_entry(task, make(task, memory), scale) for task in TASKS for memory in MEMORIES),

@@ -71,7 +71,7 @@ NOVEL_SETTINGS: Mapping[str, Mapping[str, Any]] = {
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Every task with every setting; both scales are the same, since the tasks are small."""
+    """Return an entry for every task with every setting, the same at both scales: the tasks are small."""
     return (
         *(
             trained(task, _changed(config, changes), setting=setting, group="robust")

@@ -39,7 +39,7 @@ class Line(NamedTuple):
         return max(found)
 
     def marked(self, seconds: float | None) -> str:
-        """Seconds of this line, marked where a cell of it did not run alone: then they measure no speed."""
+        """Write seconds of this line, marked where a cell did not run alone: then they measure no speed."""
         alone = all(result["side_by_side"] == 1 for result in self.results)
         return "-" if seconds is None else f"{seconds:,.0f}" + ("" if alone else NOT_ALONE)
 

@@ -108,12 +108,12 @@ def make_model(work: Mapping[str, Any], seed: int, device: str) -> RecurrentPPO:
 
 
 def describe(work: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of what is trained: parameters, numbers in the state that SB3 carries, steps."""
+    """Count what is trained: parameters, numbers in the state that SB3 carries, steps."""
     return _sizes(make_model(work, FIRST_SEED, "cpu"), work)
 
 
 def estimate(work: Mapping[str, Any]) -> float:
-    """Roughly the seconds that one seed takes on two cores, evaluations included."""
+    """Estimate the seconds that one seed takes on two cores, evaluations included, roughly."""
     return float(work["steps"] * _SECONDS_PER_STEP)
 
 

@@ -51,7 +51,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
 
 
 def describe(work: Mapping[str, Any]) -> dict[str, Any]:
-    """Sizes of what is trained: parameters, numbers in the memory's state, steps."""
+    """Count what is trained: parameters, numbers in the memory's state, steps."""
     config = configuration(work)
     net = build_problem(config).net
     params, state = (
@@ -66,7 +66,7 @@ def describe(work: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def estimate(work: Mapping[str, Any]) -> float:
-    """Roughly the seconds that one seed takes on two cores, compiling included."""
+    """Estimate the seconds that one seed takes on two cores, compiling included, roughly."""
     config = configuration(work)
     sizes = describe(work)
     passes = 1 + 3 * getattr(config, "num_epochs", 1)  # acting, then forward and backward in each epoch
@@ -90,7 +90,7 @@ def _one(config: Algorithm, seed: int, folder: Path) -> tuple[float, list[dict[s
 
 
 def _together(config: Algorithm, seeds: Sequence[int]) -> tuple[float, list[dict[str, Any]]]:
-    """All seeds at once: each is given an equal share of the seconds, spread evenly over its updates."""
+    """Train all seeds at once; each is given an equal share of the seconds, spread over its updates."""
     began = time.perf_counter()
     keys = jax.vmap(jax.random.key)(np.asarray(seeds))
     program = jax.jit(jax.vmap(make_train(config))).lower(keys).compile()
