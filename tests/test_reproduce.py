@@ -5,36 +5,44 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from s5_adapters.cli import main
+from s5_adapters.core import make_memory
+from s5_adapters.core.memories.matching import count_params
+from s5_adapters.purejax.algorithms.a2c import A2CConfig
+from s5_adapters.purejax.logging import read_log, write_atomically
+from s5_adapters.reproduce import command
 from s5_adapters.reproduce.experiments import experiment_names, find_experiment
-from s5_adapters.reproduce.published import POPGYM_BEST, POPGYM_HARD
+from s5_adapters.reproduce.progress import LastRow
+from s5_adapters.reproduce.published import MEMORY_LENGTH, POPGYM_BEST, POPGYM_HARD
 from s5_adapters.reproduce.reports import write_report
 from s5_adapters.reproduce.reports.lines import Line
 from s5_adapters.reproduce.reports.returns import budget, normalised, returns_within
 from s5_adapters.reproduce.reports.robust import falls
 from s5_adapters.reproduce.reports.scaling import flatness
-from s5_adapters.reproduce.runners import scaling, train
-from s5_adapters.reproduce.spec import Cell, Entry, cells, choose, trained
+from s5_adapters.reproduce.runners import sb3, scaling, train
+from s5_adapters.reproduce.spec import Cell, Entry, cells, choose, configuration, trained
 from s5_adapters.sweeps.curves import best_return, final_return, largest_fall, return_within
 from s5_adapters.sweeps.folder import read_failures, read_results
-from s5_adapters.sweeps.machine import machine
+from s5_adapters.sweeps.machine import machine, usable_cores
+from s5_adapters.sweeps.processes import Job, run_jobs
 from s5_adapters.sweeps.statistics import stratified_estimate
 from s5_envs.listing import registry_table
 from tests.purejax.helpers import quick_compilation, small_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TASK = "RepeatPreviousEasy"
-WHERE = {"machine": machine("cpu"), "load_average": 0.5}
+WHERE = {"machine": machine("cpu"), "load_average": 0.5, "side_by_side": 1}
 
 
 def tiny(memory: str = "s5", **changes: Any) -> Entry:
@@ -43,9 +51,13 @@ def tiny(memory: str = "s5", **changes: Any) -> Entry:
     return trained(TASK, config, setting="tiny", group="tiny")
 
 
+CELL = Cell(tiny("feedforward"), (0,), "cpu")
+
+
 def replace_popgym_hard(monkeypatch: pytest.MonkeyPatch, *entries: Entry) -> None:
-    """Put tiny lines in place of those of `popgym-hard`, and compile in half the time."""
+    """Put tiny lines in place of those of `popgym-hard`, and compile quickly, and once for all tests."""
     monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+    monkeypatch.setattr(command, "CACHE_NAME", os.environ["JAX_COMPILATION_CACHE_DIR"])
     real = find_experiment("popgym-hard")
     made = dataclasses.replace(real, entries=lambda scale: entries, seeds={"small": 1, "paper": 1})
     monkeypatch.setattr("s5_adapters.reproduce.experiments.popgym_hard.EXPERIMENT", made)
@@ -72,11 +84,16 @@ def test_every_experiment_has_cells_that_differ_and_come_back_from_json(name: st
 def test_memories_of_a_task_have_as_many_parameters_as_s5() -> None:
     for name in ("popgym-hard", "popgym"):
         sizes = {
-            entry.memory: train.describe(entry.work)["parameters"]
+            entry.memory: parameters_of_memory(entry)
             for entry in choose(find_experiment(name).entries("small"), ["RepeatPreviousHard"])
         }
-        assert sizes.keys() == {"s5", "gru", "lstm", "feedforward"}
+        assert sizes.keys() - {"s5 without resets"} == {"s5", "gru", "lstm", "feedforward"}
         assert all(0.8 < size / sizes["s5"] < 1.25 for size in sizes.values()), sizes
+
+
+def parameters_of_memory(entry: Entry) -> int:
+    config = configuration(entry.work)
+    return count_params(make_memory(config.memory, **dict(config.memory_config)), config.encoder[-1])
 
 
 def test_popgym_is_whole_and_the_published_numbers_are_of_tasks_that_there_are() -> None:
@@ -87,6 +104,53 @@ def test_popgym_is_whole_and_the_published_numbers_are_of_tasks_that_there_are()
     assert POPGYM_HARD.find("PositionOnlyPendulumHard", "s5 without resets") == ".71"
     assert POPGYM_BEST.find("RepeatPreviousHard", "gru") == ".191 (LMU)"
     assert POPGYM_BEST.find("AutoencodeEasy", "gru") == "-"
+
+
+@pytest.mark.parametrize(("scale", "usual"), [("small", "bootstrap"), ("paper", "terminal")])
+def test_popgym_hard_has_both_meanings_of_a_time_limit_and_s5_without_resets(scale: Any, usual: str) -> None:
+    entries = find_experiment("popgym-hard").entries(scale)
+    of = {entry.label: entry.work["config"] for entry in entries}
+    assert {of[f"RepeatPreviousHard/{memory}/{scale}"]["time_limit"] for memory in ("s5", "gru")} == {usual}
+    for task in ("PositionOnlyCartPoleHard", "NoisyPositionOnlyPendulumHard"):
+        whole = of[f"{task}/s5/{scale}"]
+        assert of[f"{task}/s5 without resets/{scale}"] == {**whole, "resets": False}
+        other = {"bootstrap": "terminal", "terminal": "bootstrap"}[usual]
+        assert of[f"{task}/s5/{scale} {other}"] == {**whole, "time_limit": other}
+    assert not any(label.startswith("RepeatPreviousHard") and other in label for label in of)
+
+
+def test_memory_length_has_the_published_setting_beside_ours() -> None:
+    entries = {entry.label: entry for entry in find_experiment("memory-length").entries("small")}
+    assert "MemoryChain-2048/s5/ours" in entries
+    assert "MemoryChain-256/s5/published" not in entries
+    work = entries["MemoryChain-128/lstm/published"].work
+    config = configuration(work)
+    assert isinstance(config, A2CConfig)
+    assert config.num_updates == 10_000 * 129 // 32
+    assert train.describe(work)["state_numbers"] == 2 * 256
+    assert MEMORY_LENGTH.find("MemoryChain-8", "lstm") == MEMORY_LENGTH.find("MemoryChain-128", "s5") == "1.0"
+    whole = find_experiment("memory-length").entries("paper")
+    assert {entry.position for entry in whole if entry.setting == "published"} >= {4, 8, 512, 2048, 4096}
+
+
+def test_a_robust_setting_changes_one_thing_and_novel_cartpole_has_ten_seeds() -> None:
+    experiment = find_experiment("robust")
+    entries = {entry.label: entry for entry in experiment.entries("small")}
+    default = entries["RepeatPreviousEasy/s5/default"].work["config"]
+    changed = {"dynamics at 0.1 of the rate": "dynamics_lr_scale", "target_kl 0.02": "target_kl"}
+    for setting, name in changed.items():
+        config = entries[f"RepeatPreviousEasy/s5/{setting}"].work["config"]
+        assert [key for key in default if config[key] != default[key]] == [name]
+    bounded = entries["RepeatPreviousEasy/s5/eigenvalues bounded"].work["config"]["memory_config"]
+    assert bounded == {**default["memory_config"], "clip_eigenvalues": True}
+    half = entries["RepeatPreviousEasy/s5/half learning rate"].work["config"]
+    assert half["learning_rate"] == default["learning_rate"] / 2
+    counts = Counter(cell.entry.task for cell in cells(list(entries.values()), 20, "cpu"))
+    novel = [entry for entry in entries.values() if entry.task == "CartPoleNoVel"]
+    assert counts["CartPoleNoVel"] == 10 * len(novel)
+    assert {entry.memory for entry in novel if entry.setting == "default"} == {"s5", "s5 on segments", "lstm"}
+    stock, segments = (entries[f"CartPoleNoVel/{memory}/default"].work for memory in ("s5", "s5 on segments"))
+    assert {name for name in stock if stock[name] != segments[name]} == {"algorithm"}
 
 
 def test_seeds_are_in_turn_on_a_cpu_and_together_on_a_gpu() -> None:
@@ -102,12 +166,13 @@ def test_seeds_are_in_turn_on_a_cpu_and_together_on_a_gpu() -> None:
 
 def test_lines_are_chosen_by_patterns() -> None:
     entries = find_experiment("popgym-hard").entries("small")
-    assert len(choose(entries, [])) == 20
+    assert choose(entries, []) == entries
     assert [entry.memory for entry in choose(entries, ["RepeatPreviousHard"])] == [
         "s5",
         "gru",
         "lstm",
         "feedforward",
+        "s5 without resets",
     ]
     assert {entry.task for entry in choose(entries, ["*Pendulum*/gru"])} == {
         "PositionOnlyPendulumHard",
@@ -119,92 +184,91 @@ def test_lines_are_chosen_by_patterns() -> None:
 # --- running ----------------------------------------------------------------------------------------
 
 
-def test_a_killed_sweep_goes_on_and_gives_the_same_returns(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+class Run(NamedTuple):
+    """A cell that nothing disturbed."""
+
+    result: dict[str, Any]
+    killed: Path
+    """Its folder as it was after its third update of eight: what a kill leaves, whose lock goes with it."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder = tmp_path_factory.mktemp("whole")
+    save = train.Trainer.save
+
+    def save_and_copy(trainer: train.Trainer) -> Path:
+        saved = save(trainer)
+        if trainer.update == 3:
+            shutil.copytree(folder / "run", folder / "killed")
+        return saved
+
+    with quick_compilation(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train.Trainer, "save", save_and_copy)
+        return Run(train.run(CELL, folder / "run"), folder / "killed")
+
+
+def test_a_killed_cell_goes_on_and_a_failing_one_is_named(
+    whole: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    replace_popgym_hard(monkeypatch, tiny())
-    cell = Cell(tiny(), (0,), "cpu")
-    with quick_compilation():
-        whole = train.run(cell, tmp_path / "whole")["runs"][0]
+    failing = tiny("gru", env_id="Nowhere")
+    replace_popgym_hard(monkeypatch, failing, CELL.entry)
 
-    # A run that was killed after its third update of eight, and the sweep that finds it so.
-    folder = tmp_path / "killed"
-    unfinished = folder / "unfinished" / cell.name
-    stop_after(cell, unfinished, update=3)
-    assert main(["reproduce", "popgym-hard", "-o", str(folder)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"wrote {folder / 'report.md'}"
-    (result,) = read_results(folder)
-    (resumed,) = result["runs"]
-    for name in ("mmer", "final_return"):
-        assert resumed[name] == whole[name]
-    for name in ("step", "episode_return"):
-        assert resumed["curve"][name] == whole["curve"][name]
-    assert not unfinished.exists()
-
-    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
-    assert main(["reproduce", "popgym-hard", "-o", str(folder)]) == 0
-    assert {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()} == before
-    assert "done before" in capsys.readouterr().out
-
-    text = (folder / "report.md").read_text()
-    sizes = f"{result['parameters']:,} | {result['state_numbers']:,} | 1 | 2,048"
-    assert f"| {TASK} | s5 | tiny | {sizes} | " in text
-    for name in ("step-tiny.png", "seconds-tiny.png", "final-tiny.png"):
-        assert (folder / name).read_bytes().startswith(b"\x89PNG")
-        assert f"({name})" in text
-
-
-def stop_after(cell: Cell, folder: Path, update: int) -> None:
-    """Leave what a run leaves that is killed right after a checkpoint."""
-    program = f"""
-import os, signal
-from s5_adapters.purejax import PPOConfig, RunOptions, Trainer
-options = RunOptions(chunk_updates=1, checkpoint_every=1)
-config = PPOConfig.from_dict({dict(cell.entry.work["config"])!r})
-trainer = Trainer(config, seed={cell.seeds[0]}, run_dir={str(folder)!r}, options=options)
-save = trainer.save
-def save_and_die():
-    save()
-    if trainer.update == {update}:
-        os.kill(os.getpid(), signal.SIGKILL)
-trainer.save = save_and_die
-trainer.run()
-"""
-    assert subprocess.run([sys.executable, "-c", program]).returncode == -signal.SIGKILL
-    assert (folder / "config.json").is_file()
-
-
-def test_a_failing_cell_is_named_and_takes_no_other_with_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    replace_popgym_hard(monkeypatch, tiny("gru", env_id="Nowhere"), tiny("feedforward"))
+    unfinished = tmp_path / "unfinished" / CELL.name
+    shutil.copytree(whole.killed, unfinished)
+    assert [row["update"] for row in read_log(unfinished)] == [1, 2, 3]
     assert main(["reproduce", "popgym-hard", "-o", str(tmp_path)]) == 1
     assert "1 of 2 cells failed; the same command tries them again" in capsys.readouterr().out
+    (result,) = read_results(tmp_path)
+    (resumed,), (undisturbed,) = result["runs"], whole.result["runs"]
+    for name in ("mmer", "final_return"):
+        assert resumed[name] == undisturbed[name]
+    for name in ("step", "episode_return"):
+        assert resumed["curve"][name] == undisturbed["curve"][name]
+    assert not unfinished.exists()
+    assert result["side_by_side"] == 1
+
     ((name, reason),) = read_failures(tmp_path).items()
     assert name.startswith(f"{TASK}-gru-tiny-seed0-cpu-")
     assert "unknown environment 'Nowhere'" in reason
     text = (tmp_path / "report.md").read_text()
     assert f"- {name}: {reason}" in text.split("## Cells without a result")[1]
-    assert f"| {TASK} | feedforward |" in text
+    sizes = f"{result['parameters']:,} | {result['state_numbers']:,} | 1 | 2,048"
+    assert f"| {TASK} | feedforward | tiny | {sizes} | " in text
+    for plot in ("step-tiny.png", "seconds-tiny.png", "final-tiny.png"):
+        assert (tmp_path / plot).read_bytes().startswith(b"\x89PNG")
+        assert f"({plot})" in text
+
+    replace_popgym_hard(monkeypatch, CELL.entry)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()}
+    assert main(["reproduce", "popgym-hard", "-o", str(tmp_path)]) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").iterdir()} == before
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("done before")
+    assert lines[-1] == f"wrote {tmp_path / 'report.md'}"
 
 
-def test_all_seeds_in_one_program_give_what_they_give_alone(tmp_path: Path) -> None:
-    entry = tiny("feedforward")
-    together = train.run(Cell(entry, (0, 1), "gpu"), tmp_path / "together")
-    alone = train.run(Cell(entry, (1,), "cpu"), tmp_path / "alone")
-    assert [run["seed"] for run in together["runs"]] == [0, 1]
-    one, other = together["runs"][1], alone["runs"][0]
+def test_all_seeds_in_one_program_give_what_they_give_alone(whole: Run, tmp_path: Path) -> None:
+    with quick_compilation():
+        together = train.run(Cell(CELL.entry, (1, 0), "gpu"), tmp_path)
+    assert [run["seed"] for run in together["runs"]] == [1, 0]
+    one, other = together["runs"][1], whole.result["runs"][0]
     assert one["steps"] == other["steps"] == 2048
     np.testing.assert_allclose(one["mmer"], other["mmer"], atol=0.05)
     assert one["curve"]["step"] == other["curve"]["step"]
-    assert together["parameters"] == alone["parameters"] == train.describe(entry.work)["parameters"]
+    assert (
+        together["parameters"] == whole.result["parameters"] == train.describe(CELL.entry.work)["parameters"]
+    )
 
 
 def test_a_job_ends_with_the_sweep_that_started_it(tmp_path: Path) -> None:
     sweep = f"""
 from pathlib import Path
 from s5_adapters.sweeps.processes import Job, run_jobs
-job = Job("sleeper", {{"file": {str(tmp_path / "pid")!r}}}, "tests.sleeper")
+job = Job("sleeper", {{"file": {str(tmp_path / "pid")!r}, "until": "never"}}, "tests.sleeper")
 run_jobs([job], Path({str(tmp_path)!r}), command="", timeout=60)
 """
     process = subprocess.Popen([sys.executable, "-c", sweep], cwd=CHECKOUT)
@@ -212,6 +276,48 @@ run_jobs([job], Path({str(tmp_path)!r}), command="", timeout=60)
     process.kill()
     process.wait()
     assert wait_for(lambda: not is_alive(pid))
+
+
+def test_jobs_run_side_by_side_on_cores_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(CHECKOUT)
+    first, second = tmp_path / "first", tmp_path / "second"
+    jobs = [
+        Job("one", {"file": str(first), "until": str(second)}, "tests.sleeper"),
+        Job("other", {"file": str(second), "until": str(first)}, "tests.sleeper"),
+    ]
+    seen, lines = set(), list[str]()
+    outcomes = run_jobs(
+        jobs,
+        tmp_path,
+        command="",
+        timeout=60,
+        side_by_side=2,
+        say=lines.append,
+        watch=lambda behind, names: seen.add((behind, tuple(names))),
+    )
+    assert [outcome.name for outcome in outcomes] == ["one", "other"]
+    assert (0, ("one", "other")) in seen
+    cores = usable_cores()
+    for outcome, share in zip(outcomes, (cores - cores // 2, cores // 2), strict=True):
+        assert outcome.result is not None
+        pinned = share if hasattr(os, "sched_setaffinity") else cores
+        assert json.loads(outcome.result.read_text()) == {"met": True, "cores": pinned}
+    assert {line.partition(" (")[0] for line in lines} == {"[1/2] one: done", "[2/2] other: done"}
+
+
+def test_what_a_bar_says_of_a_run_is_read_once(tmp_path: Path) -> None:
+    log, row = tmp_path / "log.jsonl", '{"step": %d, "episode_return": %s}\n'
+    last = LastRow(log)
+    assert last.read() == ""
+    log.write_text(row % (1000, "0.5") + row % (2000, "null") + '{"step": 30')
+    assert last.read() == "2,000 steps"
+    with log.open("r+") as file:  # damage what was read: it is not read again
+        file.write("#" * 20)
+        file.seek(0, os.SEEK_END)
+        file.write('00, "episode_return": 0.25}\n')
+    assert last.read() == last.read() == "3,000 steps, return 0.250"
+    write_atomically(log, row % (1000, "0.5"))  # as a run that goes on begins
+    assert last.read() == "1,000 steps, return 0.500"
 
 
 def wait_for(question: Any, seconds: float = 60.0) -> Any:
@@ -238,13 +344,15 @@ def test_scaling_measures_a_memory_and_says_what_does_not_fit(
     config = {"d_model": 8, "d_state": 8, "n_layers": 1}
     work = {"memory": "s5", "memory_config": config, "length": 16, "batch": 2}
     cell = Cell(Entry("length-16", "s5", "small", "scaling", work, position=16), (0,), "cpu")
-    result = scaling.run(cell, tmp_path)
+    with quick_compilation():
+        result = scaling.run(cell, tmp_path)
     assert result["fits"]
     assert result["training_ns_per_step"] == pytest.approx(1e9 * result["training_seconds"] / 32)
     assert result["acting_us"] > 0
     assert result["state_bytes"] == 4 * result["state_numbers"] == 4 * 8
     monkeypatch.setattr(scaling, "available_bytes", lambda device: 0)
-    assert scaling.run(cell, tmp_path)["fits"] is False
+    with quick_compilation():
+        assert scaling.run(cell, tmp_path)["fits"] is False
 
     whole = {"cell": cell.to_dict(), **WHERE, **result}
     (tmp_path / "runs").mkdir()
@@ -254,6 +362,33 @@ def test_scaling_measures_a_memory_and_says_what_does_not_fit(
     text = write_report("scaling", tmp_path).read_text()
     assert "does not fit into 1 GiB" in text
     assert (tmp_path / "scaling.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_sb3_contribs_test_of_learning_is_a_cell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sb3, "EVALUATE_EVERY", 64)
+    monkeypatch.setattr(sb3, "EVALUATION_EPISODES", 2)
+    entry = next(
+        entry
+        for entry in find_experiment("robust").entries("small")
+        if entry.label == "CartPoleNoVel/lstm/default"
+    )
+    small = {"arguments": {**entry.work["arguments"], "n_steps": 16, "n_epochs": 1}, "steps": 128}
+    cell = Cell(dataclasses.replace(entry, work={**entry.work, **small, "anneal": True}), (3,), "cpu")
+    result = sb3.run(cell, tmp_path)
+    assert {name: result[name] for name in ("parameters", "state_numbers")} == {
+        name: value for name, value in sb3.describe(entry.work).items() if name != "steps"
+    }
+    (run,) = result["runs"]
+    assert run["curve"]["step"] == [64, 128]
+    assert run["final_return"] == run["evaluation"]["mean"] >= 1
+    assert 0 < run["curve"]["seconds"][0] <= run["curve"]["seconds"][1] <= run["seconds"] < 60
+
+    run["curve"]["episode_return"] = [470.0, 440.0]
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one.json").write_text(json.dumps({**result, **WHERE, "cell": cell.to_dict()}))
+    text = write_report("robust", tmp_path).read_text()
+    assert "| CartPoleNoVel | lstm | default | 1 | 128 | 450 | 0 of 1 | " in text
+    assert "| 30.000 | 30.000 |" in text
 
 
 def longer(cell: Cell) -> Cell:
@@ -345,21 +480,24 @@ def test_normalised_returns_are_of_the_tasks_that_every_memory_has() -> None:
 
 def test_the_table_says_what_was_measured(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
+    beside = {"s5": 1, "gru": 2}
     for memory, finals, seconds in (("s5", [0.9, 0.97], 20.0), ("gru", [0.5, 0.5], 80.0)):
         line = line_of(memory, finals, seconds, "RepeatPreviousHard")
         for run in line.runs:
             cell = Cell(line.entry, (run["seed"],), "cpu")
-            result = {**line.results[0], "runs": [run], "cell": cell.to_dict(), **WHERE}
+            where = {**WHERE, "side_by_side": beside[memory]}
+            result = {**line.results[0], "runs": [run], "cell": cell.to_dict(), **where}
             (tmp_path / "runs" / f"{cell.name}.json").write_text(json.dumps(result))
     text = write_report("popgym-hard", tmp_path).read_text()
     assert (
-        "| RepeatPreviousHard | s5 | tiny | 1,234 | 8 | 2 | 100 | 20 | 3 | 1.035 ± 0.049 | "
+        "| RepeatPreviousHard | s5 | tiny | 1,234 | 8 | 2 | 100 | 20 | 23 | 1.035 ± 0.049 | "
         "0.935 [0.900, 0.970] | 0.935 | 0.935 in 20 s | 1 of 2 | .91 | .191 (LMU) |" in text
     )
     assert (
-        "| RepeatPreviousHard | gru | tiny | 1,234 | 8 | 2 | 100 | 80 | 3 | 0.600 ± 0.000 | "
+        "| RepeatPreviousHard | gru | tiny | 1,234 | 8 | 2 | 100 | 80† | 83† | 0.600 ± 0.000 | "
         "0.500 [0.500, 0.500] | 0.500 | 0.100 in 20 s | 0 of 2 | -.46 | .191 (LMU) |" in text
     )
+    assert "; cells at a time: 1 (2 of 4), 2 (2 of 4); seconds with † are of cells that shared " in text
 
 
 def test_lengths_have_a_plot_and_no_score_of_popgym(tmp_path: Path) -> None:
@@ -371,7 +509,8 @@ def test_lengths_have_a_plot_and_no_score_of_popgym(tmp_path: Path) -> None:
         (tmp_path / "runs" / f"{length}.json").write_text(json.dumps(result))
     text = write_report("memory-length", tmp_path).read_text()
     assert "Normalised" not in text
-    assert "load average at the end of a cell: 0.5 to 0.5" in text
+    assert "load average at the end of a cell: 0.5 to 0.5; cells at a time: 1 (2 of 2)" in text
+    assert "†" not in text
     assert "| MemoryChain-512 | s5 | tiny |" in text
     assert (tmp_path / "length-chain.png").read_bytes().startswith(b"\x89PNG")
 
@@ -427,6 +566,10 @@ def test_a_dry_run_lists_parameters_and_runs_nothing(
             "only: got 'Nowhere/s5', expected TASK or TASK/MEMORY of ",
         ),
         (["popgym-hard", "--seeds", "0"], "seeds: got 0, expected an integer >= 1"),
+        (["popgym-hard", "--jobs", "0"], "jobs: got 0, expected an integer >= 1"),
+        (["popgym-hard", "--jobs", "9999"], "jobs: got 9999, expected at most the "),
+        (["scaling", "--jobs", "2"], "jobs: got 2, expected 1: scaling measures seconds"),
+        (["popgym-hard", "--jobs", "2", "--device", "gpu"], "jobs: got 2, expected 1: on a GPU the seeds "),
         (["popgym-hard", "--timeout", "-1"], "timeout: got -1.0, expected a finite number > 0"),
         (["popgym-hard", "--report", "-o", "nowhere"], "nowhere: no runs/*.json there, expected the folder"),
     ],

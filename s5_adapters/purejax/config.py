@@ -100,6 +100,9 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
     """Decrease the learning rate linearly to zero over the run, once per update."""
     adam_eps: Positive = 1e-5
     """Epsilon of Adam and RMSProp, added to the root of the mean of squares."""
+    dynamics_lr_scale: Positive = 1.0
+    """Multiplies the learning rate of what makes a memory's state fade and turn: lambda and the time steps of
+    "s5", and their likes in "lru" and "mamba". S5's authors train them more slowly than the rest."""
     max_grad_norm: PositiveOrNone = 0.5
     """Gradients are scaled down to this global norm; None leaves them alone."""
 

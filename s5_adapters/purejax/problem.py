@@ -9,6 +9,7 @@ from flax.core import FrozenDict
 
 import s5_envs
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box
+from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.spaces import action_spec, observation_shape
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.config import TrainConfig
@@ -119,9 +120,13 @@ def build_problem(config: TrainConfig) -> Problem:
 
     Raises:
         ValueError: one line, for an unknown environment or memory (with the nearest names), arguments that
-            they do not take, an environment that does not do what its interface says, and spaces that the
-            network has no head or encoder for.
+            they do not take, ``dynamics_lr_scale`` with a memory that has nothing for it to scale, an
+            environment that does not do what its interface says, and spaces that the network has no head or
+            encoder for.
     """
+    if config.dynamics_lr_scale != 1 and not memory_class(config.memory).dynamics:
+        scale = config.dynamics_lr_scale
+        raise ValueError(f"dynamics_lr_scale: got {scale:g}, expected 1 with memory {config.memory!r}")
     return Problem.of(config.env_id, config.env_kwargs, config.network, config.resets)
 
 

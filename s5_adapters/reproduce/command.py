@@ -15,7 +15,7 @@ from s5_adapters.core import checks
 from s5_adapters.sweeps.processes import Job, device_environment, require_gpu, run_jobs
 
 if TYPE_CHECKING:
-    from s5_adapters.reproduce.spec import Cell
+    from s5_adapters.reproduce.spec import Cell, Experiment
 
 CELL_MODULE = "s5_adapters.reproduce.cell"
 UNFINISHED_NAME = "unfinished"
@@ -39,6 +39,8 @@ class Reproduce:
     run again."""
     device: Literal["cpu", "gpu"] = "cpu"
     """Where to train. On a GPU all seeds of a line are one program."""
+    jobs: int = 1
+    """Runs side by side, each on its share of the cores: done sooner, but then no seconds to compare."""
     timeout: float = 86_400.0
     """Seconds that one run may take."""
     dry_run: bool = False
@@ -56,6 +58,7 @@ class Reproduce:
         with usage_errors():
             experiment = find_experiment(self.name)
             checks.positive("timeout", self.timeout)
+            self._check_jobs(experiment)
             seeds = experiment.seeds[self.scale] if self.seeds is None else self.seeds
             chosen = choose(experiment.entries(self.scale), self.only)
             wanted = tuple(cells(chosen, seeds, self.device))
@@ -73,10 +76,16 @@ class Reproduce:
         from s5_adapters.reproduce.progress import make_display
 
         command = shlex.join(["s5-adapters", *sys.argv[1:]])
-        jobs = [_job(cell, folder) for cell in wanted]
+        jobs = [_job(cell, folder, self.jobs) for cell in wanted]
         with make_display(folder / UNFINISHED_NAME, len(jobs), enabled=not self.quiet) as display:
             outcomes = run_jobs(
-                jobs, folder, command=command, timeout=self.timeout, say=display.say, watch=display.watch
+                jobs,
+                folder,
+                command=command,
+                timeout=self.timeout,
+                side_by_side=self.jobs,
+                say=display.say,
+                watch=display.watch,
             )
         failed = [outcome for outcome in outcomes if outcome.result is None]
         if len(failed) < len(outcomes):
@@ -84,6 +93,20 @@ class Reproduce:
         if failed:
             print(f"{len(failed)} of {len(outcomes)} cells failed; the same command tries them again")
         return 1 if failed else 0
+
+    def _check_jobs(self, experiment: Experiment) -> None:
+        from s5_adapters.sweeps.machine import usable_cores
+
+        checks.integer("jobs", self.jobs)
+        why = ""
+        if self.device == "gpu":
+            why = "on a GPU the seeds of a line are one program"
+        elif experiment.timed:
+            why = f"{self.name} measures seconds"
+        elif self.jobs > usable_cores():
+            raise ValueError(f"jobs: got {self.jobs}, expected at most the {usable_cores()} cores there are")
+        if why and self.jobs > 1:
+            raise ValueError(f"jobs: got {self.jobs}, expected 1: {why}")
 
     def _report(self, folder: Path) -> int:
         from s5_adapters.reproduce.reports import write_report  # matplotlib and scipy
@@ -101,9 +124,9 @@ class Reproduce:
         )
 
 
-def _job(cell: Cell, folder: Path) -> Job:
+def _job(cell: Cell, folder: Path, side_by_side: int) -> Job:
     # A line's program is compiled for its first seed alone.
     cache = str((folder / CACHE_NAME).absolute())
     unfinished = str((folder / UNFINISHED_NAME / cell.name).absolute())
     variables = device_environment(cell.device) | {"JAX_COMPILATION_CACHE_DIR": cache}
-    return Job(cell.name, cell.to_dict(), CELL_MODULE, (unfinished,), variables)
+    return Job(cell.name, cell.to_dict(), CELL_MODULE, (unfinished, str(side_by_side)), variables)

@@ -49,7 +49,8 @@ def print_plan(cells: Sequence[Cell], folder: Path) -> None:
         )
     console = Console()
     (console if console.is_terminal else Console(width=200)).print(table)
-    print(f"{len(cells)} cells, about {format_duration(total)} for what is not done, into {folder}")
+    in_turn = f"about {format_duration(total)} in turn for what is not done"
+    print(f"{len(cells)} cells, {in_turn}, into {folder}")
 
 
 def _measured(folder: Path) -> dict[str, float]:

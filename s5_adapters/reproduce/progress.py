@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from s5_adapters.purejax.logging import LOG_NAME, read_log
+from s5_adapters.purejax.logging import LOG_NAME
 
 
 class Display(Protocol):
@@ -18,8 +21,8 @@ class Display(Protocol):
     def say(self, line: str) -> None:
         """Print a line that stays."""
 
-    def watch(self, behind: int, name: str) -> None:
-        """Show that so many cells are behind and which one runs."""
+    def watch(self, behind: int, names: Sequence[str]) -> None:
+        """Show that so many cells are behind and which ones run."""
 
     def __enter__(self) -> Self:
         """Begin the display."""
@@ -41,7 +44,7 @@ class Lines:
         if self._enabled:
             print(line, flush=True)
 
-    def watch(self, behind: int, name: str) -> None:
+    def watch(self, behind: int, names: Sequence[str]) -> None:
         """Show nothing: every line is of a cell that is done."""
 
     def __enter__(self) -> Self:
@@ -55,10 +58,11 @@ class Lines:
 
 
 class Bars:
-    """A bar for the sweep, with the name and the state of the cell that runs below it."""
+    """A bar for the sweep, with the names and the states of the cells that run."""
 
     def __init__(self, console: Console, unfinished: Path, total: int):
         self._unfinished = unfinished
+        self._logs: dict[str, LastRow] = {}
         self._progress = Progress(
             TextColumn("cells"),
             BarColumn(bar_width=24),
@@ -75,9 +79,12 @@ class Bars:
         """Print a line above the bar."""
         self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    def watch(self, behind: int, name: str) -> None:
-        """Move the bar, and say how far the cell that runs is."""
-        now = f"{name} {running(self._unfinished / name)}"
+    def watch(self, behind: int, names: Sequence[str]) -> None:
+        """Move the bar, and say how far the cells that run are."""
+        self._logs = {
+            name: self._logs.get(name) or LastRow(self._unfinished / name / LOG_NAME) for name in names
+        }
+        now = "; ".join(f"{name} {log.read()}" for name, log in self._logs.items())
         self._progress.update(self._task, completed=behind, now=now)
 
     def __enter__(self) -> Self:
@@ -98,14 +105,34 @@ def make_display(unfinished: Path, total: int, *, enabled: bool) -> Display:
     return Bars(console, unfinished, total) if enabled and console.is_terminal else Lines(enabled)
 
 
-def running(folder: Path) -> str:
-    """Say how far the run in a folder is: its steps and its last return; nothing before its first update."""
-    try:
-        rows = list(read_log(folder)) if (folder / LOG_NAME).is_file() else []
-    except OSError:  # it ended in this moment, and its folder is gone
-        rows = []
-    if not rows:
-        return ""
-    last = rows[-1]
-    episode_return = last.get("episode_return")
-    return f"{last['step']:,} steps" + ("" if episode_return is None else f", return {episode_return:.3f}")
+class LastRow:
+    """The last row of a run's log, which grows: what was read once is not read again.
+
+    Args:
+        path: the log, which need not be there yet, and may be replaced by another.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file, self._offset, self._line = -1, 0, b""
+
+    def read(self) -> str:
+        """Say how far the run is: its steps and its last return; nothing before its first update."""
+        try:
+            with self._path.open("rb") as file:
+                found = os.fstat(file.fileno()).st_ino
+                if found != self._file:  # a run that goes on writes its log anew
+                    self._file, self._offset, self._line = found, 0, b""
+                file.seek(self._offset)
+                whole, end, _ = file.read().rpartition(b"\n")
+        except FileNotFoundError:  # not begun, or ended in this moment, and its folder is gone
+            return ""
+        if end:
+            self._offset += len(whole) + 1
+            self._line = whole.rpartition(b"\n")[2]
+        return _in_words(json.loads(self._line)) if self._line else ""
+
+
+def _in_words(row: Mapping[str, Any]) -> str:
+    episode_return = row.get("episode_return")
+    return f"{row['step']:,} steps" + ("" if episode_return is None else f", return {episode_return:.3f}")

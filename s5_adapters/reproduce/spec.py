@@ -14,7 +14,8 @@ from flax.core import FrozenDict
 
 from s5_adapters.core import checks, make_memory
 from s5_adapters.core.memories.matching import count_params, match_params
-from s5_adapters.purejax import PPOConfig
+from s5_adapters.purejax import Algorithm, PPOConfig
+from s5_adapters.purejax.algorithms.algorithm import algorithm_class
 from s5_adapters.reproduce.published import Published
 
 Scale = Literal["small", "paper"]
@@ -32,6 +33,7 @@ class Entry:
         work: what that module takes, as JSON can hold it.
         group: tasks of a group share a figure.
         position: the task's place on an axis, where tasks differ in a length.
+        seeds: the most that it is run with; None sets no limit.
     """
 
     task: str
@@ -41,6 +43,7 @@ class Entry:
     work: Mapping[str, Any]
     group: str = ""
     position: int | None = None
+    seeds: int | None = None
 
     @property
     def label(self) -> str:
@@ -90,6 +93,7 @@ class Experiment:
         report: module of ``reproduce.reports`` that writes the tables.
         published: numbers to stand beside ours.
         bars: by task, the return from which on it counts as learned.
+        timed: seconds are what it is about, so that its cells run alone.
     """
 
     title: str
@@ -99,6 +103,7 @@ class Experiment:
     report: str
     published: tuple[Published, ...] = ()
     bars: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    timed: bool = False
 
 
 def choose(entries: Sequence[Entry], only: Sequence[str]) -> tuple[Entry, ...]:
@@ -123,19 +128,27 @@ def choose(entries: Sequence[Entry], only: Sequence[str]) -> tuple[Entry, ...]:
 def cells(entries: Sequence[Entry], seeds: int, device: str) -> Iterator[Cell]:
     """Yield the cells, a seed of all entries before the next, so that a sweep cut short compares.
 
-    On a GPU, which one small network leaves idle, all seeds of an entry are one program.
+    On a GPU, which one small network leaves idle, all seeds of an entry of the trainer are one program.
     """
     checks.integer("seeds", seeds)
     groups = [tuple(range(seeds))] if device == "gpu" else [(seed,) for seed in range(seeds)]
     for group in groups:
         for entry in entries:
-            yield Cell(entry, group if entry.runner == "train" else group[:1], device)
+            mine = group if entry.seeds is None else tuple(seed for seed in group if seed < entry.seeds)
+            for some in [mine] if entry.runner == "train" else [(seed,) for seed in mine]:
+                if some:
+                    yield Cell(entry, some, device)
 
 
-def trained(task: str, config: PPOConfig, *, memory: str | None = None, setting: str, **rest: Any) -> Entry:
+def trained(task: str, config: Algorithm, *, memory: str | None = None, setting: str, **rest: Any) -> Entry:
     """Make an entry that trains ``config``; ``memory`` labels it, by default with the memory's own name."""
-    work = {"config": config.to_dict()}
+    work = {"algorithm": config.name, "config": config.to_dict()}
     return Entry(task, memory or config.memory, setting, "train", work, **rest)
+
+
+def configuration(work: Mapping[str, Any]) -> Algorithm:
+    """Return the configuration of an entry that `trained` made."""
+    return algorithm_class(work["algorithm"]).from_dict(work["config"])
 
 
 def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:

@@ -26,11 +26,12 @@ from stable_baselines3.common.torch_layers import (
 from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import nn
 
-from s5_adapters.core import ActorCriticConfig, Discrete
+from s5_adapters.core import ActorCriticConfig, Discrete, checks
 from s5_adapters.core.files.weights import Policy, as_policy
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
+from s5_adapters.sb3.dynamics import optimizer_with_scaled_dynamics
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.packed import PackedJit
 from s5_adapters.sb3.parts import MAX_STOCK_STATE, MemoryPart
@@ -115,6 +116,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             load; not so where you gave the policy itself, nor one that `S5RecurrentPPO` saves.
         check_rollout: compare the first step of a rollout, which one program computes, with SB3's modules; on
             a difference warn, and let SB3's modules compute every step.
+        dynamics_lr_scale: multiplies the learning rate of what makes the memory's state fade and turn (S5's
+            lambda and time steps), which S5's authors train more slowly; 1 by default.
         **memory_config: the memory's own arguments: `d_state`, `dt_min`, `dt_max`, `discretization`, ...
 
     Raises:
@@ -159,6 +162,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         encoder: tuple[int, ...] | None = None,
         weights: Policy | str | os.PathLike[str] | None = None,
         check_rollout: bool = True,
+        dynamics_lr_scale: float = 1.0,
         **memory_config: Any,
     ) -> None:
         """See the class."""
@@ -215,6 +219,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         self._acting: Acting | None = None
         self.lstm_output_dim = self._memory.d_model
         self.check_rollout = check_rollout
+        self.dynamics_lr_scale = checks.positive("dynamics_lr_scale", dynamics_lr_scale)
         self._is_checked = not check_rollout
         self._leaves_heads_to_sb3 = False
         self._trainings = 0
@@ -595,6 +600,9 @@ class S5Policy(RecurrentActorCriticPolicy):
             self.optimizer = self.optimizer_class(  # type: ignore[call-arg]  # Optimizer lacks lr
                 parameters, lr=rate, **self.optimizer_kwargs
             )
+        if self.dynamics_lr_scale != 1:
+            scale = self.dynamics_lr_scale
+            self.optimizer = optimizer_with_scaled_dynamics(self, lr_schedule(1), scale)
         if not isinstance(self.mlp_extractor, Torsos):
             self._try_mlp_extractor()
 
@@ -668,6 +676,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             "encoder": self._encoder,
             "weights": self.weights,
             "check_rollout": self.check_rollout,
+            "dynamics_lr_scale": self.dynamics_lr_scale,
             **memory,
         }
 

@@ -1,4 +1,4 @@
-"""Running jobs one after another, each in a process of its own; what is done already is not done again."""
+"""Running jobs, one after another or a few at a time, each in a process of its own; what is done is kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,8 +51,9 @@ def run_jobs(
     *,
     command: str,
     timeout: float,
+    side_by_side: int = 1,
     say: Callable[[str], None] = print,
-    watch: Callable[[int, str], object] = lambda behind, name: None,
+    watch: Callable[[int, Sequence[str]], object] = lambda behind, names: None,
 ) -> list[Outcome]:
     """Run every job that the folder holds no result of.
 
@@ -65,48 +65,93 @@ def run_jobs(
         folder: made if need be: ``runs/NAME.json`` for each result, ``sweep.json``.
         command: how the sweep was started, for the report.
         timeout: seconds that a job may take.
+        side_by_side: how many run at a time, each on its own share of the cores where the system can hold it
+            to that (Linux); at most as many as there are cores.
         say: is told of every job.
-        watch: is called with the number of jobs behind and the name of the one that runs, when it starts and
+        watch: is called with the number of jobs behind and the names of those that run, when one starts and
             then about twice a second.
     """
     (folder / RUNS_NAME).mkdir(parents=True, exist_ok=True)
     write_sweep(folder, command, {job.name: job.description for job in jobs})
-    outcomes = []
-    for number, job in enumerate(jobs, start=1):
-        result = result_file(folder, job.name)
-        label = f"[{number}/{len(jobs)}] {job.name}"
-        if result.exists():
-            say(f"{label}: done before")
-            outcomes.append(Outcome(job.name, result, ""))
-            continue
-        began = time.perf_counter()
-        reason = run_in_process(job, folder, timeout, partial(watch, number - 1, job.name))
-        seconds = time.perf_counter() - began
-        say(f"{label}: {f'failed: {reason}' if reason else 'done'} ({seconds:.0f} s)")
-        outcomes.append(Outcome(job.name, None if reason else result, reason))
-    return outcomes
+    outcomes: dict[int, Outcome] = {}
+    waiting, running = list(enumerate(jobs)), list[_Running]()
+    shares = _shares_of_cores(side_by_side)
+
+    def note(number: int, what: str, reason: str = "") -> None:
+        job = jobs[number]
+        outcomes[number] = Outcome(job.name, None if reason else result_file(folder, job.name), reason)
+        say(f"[{number + 1}/{len(jobs)}] {job.name}: {what}")
+
+    try:
+        while waiting or running:
+            while waiting and shares:
+                number, job = waiting.pop(0)
+                if result_file(folder, job.name).exists():
+                    note(number, "done before")
+                else:
+                    running.append(_Running(number, job, folder, timeout, shares.pop(0)))
+            for one in tuple(running):
+                watch(len(outcomes), [other.job.name for other in running])
+                reason = one.wait(_LOOK_SECONDS / len(running))
+                if reason is not None:
+                    running.remove(one)
+                    shares.append(one.cores)
+                    what = f"failed: {reason}" if reason else "done"
+                    note(one.number, f"{what} ({one.seconds:.0f} s)", reason)
+    finally:
+        for one in running:
+            one.end()
+    return [outcomes[number] for number in range(len(jobs))]
 
 
-def run_in_process(job: Job, folder: Path, timeout: float, look: Callable[[], object] = lambda: None) -> str:
-    """Run one job, looking now and then; returns why it failed, in one line, or nothing."""
-    runs = folder / RUNS_NAME
-    description, log = runs / f"{job.name}.cell", runs / f"{job.name}.log"
-    description.write_text(json.dumps(job.description))
-    command = [sys.executable, "-m", job.module, str(description), str(result_file(folder, job.name))]
-    variables = {**os.environ, **job.environment, _PARENT: str(os.getpid())}
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, *job.arguments], stdout=output, stderr=output, env=variables, start_new_session=True
-        )
+class _Running:
+    """A job under way, in a process of its own on some of the cores; on all without any."""
+
+    def __init__(self, number: int, job: Job, folder: Path, timeout: float, cores: frozenset[int]):
+        self.number, self.job, self.cores = number, job, cores
+        runs = folder / RUNS_NAME
+        self._description, self._log = runs / f"{job.name}.cell", runs / f"{job.name}.log"
+        self._description.write_text(json.dumps(job.description))
+        self._timeout, self._began = timeout, time.monotonic()
+        command = [sys.executable, "-m", job.module, str(self._description)]
+        command += [str(result_file(folder, job.name)), *job.arguments]
+        variables = {**os.environ, **job.environment, _PARENT: str(os.getpid())}
+        with self._log.open("w") as output:
+            self._process = subprocess.Popen(
+                command, stdout=output, stderr=output, env=variables, start_new_session=True
+            )
+        if cores:  # before it has counted them, and begun as many threads
+            os.sched_setaffinity(self._process.pid, cores)
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self._began
+
+    def wait(self, seconds: float) -> str | None:
+        """Wait a moment; returns None while it runs, then why it failed, in one line, or nothing."""
+        left = self._timeout - self.seconds
         try:
-            code = _wait(process, timeout, look)
-        finally:
-            _end(process)  # and what it started: nothing may compute while the next job is timed
-    description.unlink()
-    if code == 0:
-        log.unlink()
-        return ""
-    return f"took longer than {timeout:.0f} s" if code is None else f"exit code {code}: {last_line(log)}"
+            code = self._process.wait(max(0.0, min(left, seconds)))
+        except subprocess.TimeoutExpired:
+            if left > seconds:
+                return None
+            code = None
+        self.end()
+        self._description.unlink()
+        if code == 0:
+            self._log.unlink()
+            return ""
+        late = f"took longer than {self._timeout:.0f} s"
+        return late if code is None else f"exit code {code}: {last_line(self._log)}"
+
+    def end(self) -> None:
+        """End it and what it started: nothing may compute while the next job is timed."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self._process.wait()
 
 
 def job_main(
@@ -150,24 +195,12 @@ def require_gpu(*libraries: str) -> None:
             raise ValueError(f"device: got 'gpu', but {name} finds none on this machine")
 
 
-def _wait(process: subprocess.Popen[bytes], timeout: float, look: Callable[[], object]) -> int | None:
-    """Wait for the exit code; None where it took too long."""
-    end = time.monotonic() + timeout
-    while (left := end - time.monotonic()) > 0:
-        look()
-        try:
-            return process.wait(min(left, _LOOK_SECONDS))
-        except subprocess.TimeoutExpired:
-            continue
-    return None
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    process.wait()
+def _shares_of_cores(count: int) -> list[frozenset[int]]:
+    """Deal the cores out to so many jobs; empty shares where one has all, or none can be held to its."""
+    if count == 1 or not hasattr(os, "sched_getaffinity"):
+        return [frozenset()] * count
+    cores = sorted(os.sched_getaffinity(0))
+    return [frozenset(cores[i::count]) for i in range(count)]
 
 
 def _end_with_the_sweep() -> None:

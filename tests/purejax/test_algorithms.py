@@ -86,7 +86,8 @@ def test_a_configuration_names_its_algorithm_and_one_that_does_not_is_ppos(tmp_p
     assert values["algorithm"] == "a2c"
     assert RunConfig.from_dict(values) == config
     old = RunConfig(small_config()).to_dict()
-    for name in ("algorithm", "cnn_features", "optimizer", "time_limit", "resets"):
+    later = ("optimizer", "time_limit", "resets", "dynamics_lr_scale", "target_kl")
+    for name in ("algorithm", "cnn_features", *later):
         del old[name]
     assert RunConfig.from_dict(old) == RunConfig(small_config())
     with pytest.raises(ValueError, match="unknown field 'clip_range', expected one of"):
@@ -286,6 +287,26 @@ def test_without_resets_the_memory_carries_on() -> None:
     starts = jnp.ones(2, bool)
     assert not problem.memory_starts(starts).any()
     assert build_problem(small_config(**settings)).memory_starts(starts).all()
+
+
+def moved(config: Any) -> dict[str, float]:
+    """How far the first update moves each parameter, at most, by the last part of its name."""
+    problem = build_problem(config)
+    state = config.init_state(problem, jax.random.key(0), jnp.float32(1e-3))
+    after, _ = jax.jit(lambda state: config.update(problem, state))(state)
+    far = jax.tree.map(lambda one, other: float(jnp.abs(one - other).max()), after.params, state.params)
+    return {path[-1].key: distance for path, distance in jax.tree_util.tree_leaves_with_path(far)}
+
+
+def test_the_memorys_dynamics_may_learn_more_slowly() -> None:
+    one, other = moved(small_a2c()), moved(small_a2c(dynamics_lr_scale=0.1))
+    assert one.keys() == other.keys() >= {"lambda_re", "lambda_im", "log_dt", "B", "gate_kernel", "kernel"}
+    for name, distance in one.items():
+        slower = 0.1 if name in ("lambda_re", "lambda_im", "log_dt") else 1.0
+        np.testing.assert_allclose(other[name], slower * distance, rtol=1e-3, atol=2e-6, err_msg=name)
+    gru = small_a2c(memory="gru", memory_config={"d_model": 8, "n_layers": 1}, dynamics_lr_scale=0.1)
+    with pytest.raises(ValueError, match=r"^dynamics_lr_scale: got 0.1, expected 1 with memory 'gru'$"):
+        build_problem(gru)
 
 
 # --- programs live as long as somebody holds them -----------------------------------------------------

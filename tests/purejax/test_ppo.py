@@ -1,10 +1,12 @@
 """The pure training function: vmapped, with traced learning rates, on every kind of action, and learning."""
 
+import dataclasses
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from s5_adapters.core.xla import rows
@@ -80,6 +82,19 @@ def test_without_learning_every_minibatch_sees_the_rollout_as_it_was():
     metrics = jax.jit(make_train(config))(jax.random.key(0)).metrics
     assert np.abs(metrics["approx_kl"]).max() < 1e-8
     assert (np.asarray(metrics["clip_fraction"]) == 0).all()
+
+
+def test_an_update_ends_where_the_policy_has_gone_too_far():
+    """With a limit that the second minibatch exceeds, an update is its first step; with a wide one, all."""
+    config = small_config(num_epochs=2, num_minibatches=2, learning_rate=0.05, total_steps=32)
+
+    counts = []
+    for target in (1e6, 1e-9):
+        train = jax.jit(make_train(dataclasses.replace(config, target_kl=target)))
+        state, metrics = train(jax.random.key(0))
+        assert metrics["approx_kl"][0] > 1e-6
+        counts.append(int(optax.tree.get(state.opt_state, "count")))
+    assert counts == [4, 1]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib import RecurrentPPO
+from stable_baselines3.common.utils import update_learning_rate
 
 from s5_adapters.sb3 import S5Policy, S5RecurrentPPO
 
@@ -99,3 +100,23 @@ def test_what_cannot_be_done_with_them_is_told() -> None:
     for register in (part.register_forward_hook, part.register_forward_pre_hook):
         with pytest.raises(TypeError, match="calls no hooks"):
             register(lambda *_: None)
+
+
+def test_the_memorys_dynamics_may_learn_more_slowly(tmp_path: Path) -> None:
+    """Adam's first step is the learning rate in every direction, whatever the schedule says it is now."""
+    made = policy(critic_memory="separate", dynamics_lr_scale=0.1)
+    update_learning_rate(made.optimizer, 1e-3)
+    before = {name: p.detach().clone() for name, p in made.named_parameters()}
+    for p in made.parameters():
+        p.grad = th.ones_like(p)
+    made.optimizer.step()
+    for name, p in made.named_parameters():
+        slower = 0.1 if name.rpartition("/")[2] in ("lambda_re", "lambda_im", "log_dt") else 1.0
+        th.testing.assert_close(before[name] - p, th.full_like(p, slower * 1e-3), rtol=0.01, atol=0)
+    held = [p for group in made.optimizer.param_groups for p in group["params"]]
+    assert len(made.optimizer.param_groups[1]["params"]) == 6
+    assert {id(p) for p in held} == {id(p) for p in made.parameters()}
+    made.save(tmp_path / "policy.pt")
+    assert len(S5Policy.load(tmp_path / "policy.pt").optimizer.param_groups) == 2
+    with pytest.raises(ValueError, match=r"^dynamics_lr_scale: got 0.1, expected 1 with memory 'gru'$"):
+        policy(memory="gru", dynamics_lr_scale=0.1)

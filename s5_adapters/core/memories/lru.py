@@ -41,6 +41,7 @@ class LRU(DiagonalStack):
     """
 
     prepared_from: ClassVar[tuple[str, ...]] = ("gamma_log", "C")
+    dynamics: ClassVar[tuple[str, ...]] = ("nu_log", "theta_log")
 
     d_state: int = 64
     r_min: float = 0.0

@@ -55,6 +55,7 @@ class Mamba(Stack):
     """
 
     methods: ClassVar = VARYING_METHODS
+    dynamics: ClassVar[tuple[str, ...]] = ("log_a", "dt_bias")
 
     d_state: int = 16
     d_conv: int = 4

@@ -55,6 +55,8 @@ class Memory(ABC):
 
     name: ClassVar[str]
     """The name in the registry."""
+    dynamics: ClassVar[tuple[str, ...]] = ()
+    """The parameters that say how the state fades and turns, which some train at a lower rate."""
 
     d_model: int = 64
     n_layers: int = 1

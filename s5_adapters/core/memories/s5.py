@@ -45,6 +45,7 @@ class S5(DiagonalStack):
     """
 
     prepared_from: ClassVar[tuple[str, ...]] = ("log_dt", "C")
+    dynamics: ClassVar[tuple[str, ...]] = ("lambda_re", "lambda_im", "log_dt")
 
     d_state: int = 64
     n_blocks: int = 1

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.registry import Registry
 from s5_adapters.purejax.algorithms.metrics import Metrics, find_fault, name_quantity
 from s5_adapters.purejax.config import TrainConfig
@@ -97,8 +98,20 @@ class Algorithm(TrainConfig, ABC):
     ) -> tuple[Pytree, Pytree]:
         """Take one gradient step; the learning rate may be traced."""
         directions, opt_state = self.make_optimizer().update(grads, opt_state, params)
+        if self.dynamics_lr_scale != 1:
+            directions = self._scale_dynamics(directions)
         params = jax.tree.map(lambda param, direction: param - learning_rate * direction, params, directions)
         return params, opt_state
+
+    def _scale_dynamics(self, directions: Pytree) -> Pytree:
+        scale, names = self.dynamics_lr_scale, memory_class(self.memory).dynamics
+
+        def scaled(path: tuple[Any, ...], direction: jax.Array) -> jax.Array:
+            *parts, name = (entry.key for entry in path)
+            is_memory = parts[-1] in ("memory", "critic_memory")
+            return scale * direction if is_memory and name in names else direction
+
+        return jax.tree_util.tree_map_with_path(scaled, directions)
 
     def finish(
         self,

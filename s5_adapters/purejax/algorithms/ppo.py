@@ -3,8 +3,10 @@
 Reads top to bottom, in the manner of purejaxrl: the hyperparameters, one update, its loss.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from functools import partial
+from typing import Any, ClassVar, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +16,11 @@ from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.algorithms.actor_critic import LOSS_METRICS, ActorCriticAlgorithm
 from s5_adapters.purejax.algorithms.algorithm import TrainState, register_algorithm
 from s5_adapters.purejax.algorithms.metrics import UPDATE_METRICS, Metrics, rollout_metrics
-from s5_adapters.purejax.fields import Count, Flag, Positive
+from s5_adapters.purejax.fields import Count, Flag, Positive, PositiveOrNone
 from s5_adapters.purejax.problem import Problem, Pytree
 from s5_adapters.purejax.rollout import Transitions, advantages, collect
+
+T = TypeVar("T")
 
 
 @register_algorithm("ppo")
@@ -40,6 +44,10 @@ class PPOConfig(ActorCriticAlgorithm):
     """Probability ratios are clipped to [1 - clip_range, 1 + clip_range]."""
     clip_value_loss: Flag = True
     """Take the larger of the value's loss and that of the value held within ``clip_range`` of the old."""
+
+    target_kl: PositiveOrNone = None
+    """End the learning of an update at the first minibatch whose ``approx_kl`` exceeds 1.5 times this, as
+    Stable-Baselines3 does. The steps after it are computed and logged, but not taken."""
 
     METRICS: ClassVar = (
         LOSS_METRICS
@@ -129,11 +137,29 @@ class PPOConfig(ActorCriticAlgorithm):
         shuffles = jax.vmap(lambda key: jax.random.permutation(key, self.num_envs))(epoch_keys)
         minibatches = shuffles.reshape(self.gradient_steps, -1)
         train = (state.params, state.opt_state)
-        (params, opt_state), steps = jax.lax.scan(minibatch_step, train, minibatches)
+        if self.target_kl is None:
+            (params, opt_state), steps = jax.lax.scan(minibatch_step, train, minibatches)
+        else:
+            step = _until(minibatch_step, 1.5 * self.target_kl)
+            ((params, opt_state), _), steps = jax.lax.scan(step, (train, jnp.bool_(False)), minibatches)
 
         measured = rollout_metrics(rollout, episodes, value_target)
         state = state._replace(params=params, opt_state=opt_state, carry=carry, key=key)
         return self.finish(state, learning_rate, measured, steps)
+
+
+def _until(
+    minibatch_step: Callable[[T, jax.Array], tuple[T, Metrics]], limit: float
+) -> Callable[[tuple[T, jax.Array], jax.Array], tuple[tuple[T, jax.Array], Metrics]]:
+    """Return the same step, which goes nowhere from the first on whose ``approx_kl`` is above a limit."""
+
+    def step(carry: tuple[T, jax.Array], columns: jax.Array) -> tuple[tuple[T, jax.Array], Metrics]:
+        train, is_over = carry
+        moved, metrics = minibatch_step(train, columns)
+        is_over |= metrics["approx_kl"] > limit
+        return (jax.tree.map(partial(jnp.where, is_over), train, moved), is_over), metrics
+
+    return step
 
 
 def ppo_loss(

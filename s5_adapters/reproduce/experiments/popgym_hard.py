@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from s5_adapters.purejax import PPOConfig
+from s5_adapters.purejax.config import TimeLimit
 from s5_adapters.reproduce.published import POPGYM_BEST, POPGYM_HARD
 from s5_adapters.reproduce.spec import Entry, Experiment, Scale, trained, with_memory
 
 MEMORIES = ("s5", "gru", "lstm", "feedforward")
+WITHOUT_RESETS = "s5 without resets"
 _SMALL: dict[str, Any] = {
     "memory": "s5",
     "memory_config": {"d_model": 128, "d_state": 256, "n_layers": 2, "dt_min": 0.003, "dt_max": 0.1},
@@ -36,16 +39,31 @@ TASKS: dict[str, dict[str, Any]] = {
     "PositionOnlyPendulumHard": _CONTROL,
     "NoisyPositionOnlyPendulumHard": _CONTROL,
 }
+TIME_LIMITED = tuple(task for task in TASKS if TASKS[task] is _CONTROL)
+# What a scale's other lines do not do.
+_OTHER: dict[Scale, TimeLimit] = {"small": "terminal", "paper": "bootstrap"}
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Return an entry for every task with every memory."""
+    """Return an entry for every task with every memory, for S5 without resets, and for the other meaning of
+    a time limit.
+    """
     make = _small if scale == "small" else _paper
-    return tuple(
-        trained(task, make(task, memory), setting=scale, group="hard")
-        for task in TASKS
-        for memory in MEMORIES
+    return (
+        *(_entry(task, make(task, memory), scale) for task in TASKS for memory in MEMORIES),
+        *(
+            _entry(task, replace(make(task, "s5"), resets=False), scale, memory=WITHOUT_RESETS)
+            for task in TASKS
+        ),
+        *(
+            _entry(task, replace(make(task, "s5"), time_limit=_OTHER[scale]), f"{scale} {_OTHER[scale]}")
+            for task in TIME_LIMITED
+        ),
     )
+
+
+def _entry(task: str, config: PPOConfig, setting: str, **rest: Any) -> Entry:
+    return trained(task, config, setting=setting, group="hard", **rest)
 
 
 def _small(task: str, memory: str) -> PPOConfig:
@@ -64,8 +82,11 @@ EXPERIMENT = Experiment(
         "The setting `small` is ours: two layers of 128, the other memories widened to S5's number of "
         "parameters, a third of the published steps or fewer; RepeatPrevious sees the card alone, with a "
         "discount of .9. The setting `paper` is the published one: 4 layers of 256, 15 million steps, "
-        "every observation with the previous action and a first-step flag. `small` bootstraps where a "
-        "time limit cut an episode; `paper`, as the published program, takes that for its end.",
+        "every observation with the previous action and a first-step flag.",
+        "`small` bootstraps where a time limit cut an episode; `paper`, as the published program, takes "
+        "that for its end. `small terminal` and `paper bootstrap` do it the other way round, with S5, in "
+        "the four tasks that have a time limit. `s5 without resets` is never told that an episode "
+        "begins.",
     ),
     entries=entries,
     seeds={"small": 5, "paper": 8},

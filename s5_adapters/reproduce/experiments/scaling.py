@@ -13,7 +13,7 @@ _BATCH = {"small": 8, "paper": 64}
 def entries(scale: Scale) -> tuple[Entry, ...]:
     """Return an entry for every memory at every length."""
     return tuple(
-        Entry(f"length-{length}", memory, scale, "scaling", _work(memory, length, scale), position=length)
+        Entry(f"length-{length}", memory, scale, "scaling", _work(memory, length, scale), "", length, 1)
         for length in LENGTHS
         for memory in sorted(memory_names(), key=lambda name: name != "s5")
     )
@@ -39,4 +39,5 @@ EXPERIMENT = Experiment(
     entries=entries,
     seeds={"small": 1, "paper": 1},
     report="scaling",
+    timed=True,
 )

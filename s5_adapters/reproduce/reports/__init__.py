@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from s5_adapters.core.files.weights import write_whole
 from s5_adapters.reproduce.experiments import find_experiment
-from s5_adapters.reproduce.reports.lines import read_lines
+from s5_adapters.reproduce.reports.lines import NOT_ALONE, read_lines
 from s5_adapters.sweeps.folder import read_results
 from s5_adapters.sweeps.markdown import failures, machines, made_by
 
@@ -37,4 +38,8 @@ def write_report(name: str, folder: Path) -> Path:
 def _load(results: Sequence[dict[str, Any]]) -> str:
     """Say how busy the machines were: seconds of a busy one say little."""
     loads = sorted(result["load_average"] for result in results)
-    return f"- load average at the end of a cell: {loads[0]:.1f} to {loads[-1]:.1f}"
+    load = f"- load average at the end of a cell: {loads[0]:.1f} to {loads[-1]:.1f}"
+    beside = Counter(result["side_by_side"] for result in results)
+    cells = ", ".join(f"{number} ({count} of {len(results)})" for number, count in sorted(beside.items()))
+    mark = f"; seconds with {NOT_ALONE} are of cells that shared the cores" if max(beside) > 1 else ""
+    return f"{load}; cells at a time: {cells}{mark}"

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from s5_adapters.reproduce.spec import Cell, Entry, Experiment
 
+NOT_ALONE = "†"
 REFERENCE = "s5"
 """The memory whose seconds the others are given too."""
 
@@ -26,6 +27,21 @@ class Line(NamedTuple):
     def values(self, name: str) -> list[float]:
         """Return a number of each run, where there is one."""
         return [run[name] for run in self.runs if run[name] is not None]
+
+    @property
+    def seconds_in_all(self) -> float:
+        """The most that a seed took with compiling, of which each seed of one program has a share."""
+        found: list[float] = [
+            run["seconds"] + result["compile_seconds"] / len(result["runs"])
+            for result in self.results
+            for run in result["runs"]
+        ]
+        return max(found)
+
+    def marked(self, seconds: float | None) -> str:
+        """Write seconds of this line, marked where a cell did not run alone: then they measure no speed."""
+        alone = all(result["side_by_side"] == 1 for result in self.results)
+        return "-" if seconds is None else f"{seconds:,.0f}" + ("" if alone else NOT_ALONE)
 
     def fact(self, name: str) -> Any:
         """Return what all cells of a line share."""

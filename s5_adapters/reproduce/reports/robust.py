@@ -21,6 +21,7 @@ def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[st
     """Return the report's sections, line by line; figures go into `folder`."""
     header = [
         "task",
+        "memory",
         "setting",
         "seeds",
         "steps",
@@ -30,6 +31,7 @@ def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[st
         "final return",
         "median fall",
         "largest",
+        "most seconds",
     ]
     rows = [_row(line, experiment.bars[line.entry.task]) for line in lines]
     panels = [
@@ -56,6 +58,7 @@ def _row(line: Line, bar: float) -> list[str]:
     final, lost = line.values("final_return"), falls(line, bar)
     return [
         line.entry.task,
+        line.entry.memory,
         line.entry.setting,
         str(len(line.runs)),
         f"{line.fact('steps'):,}",
@@ -65,4 +68,5 @@ def _row(line: Line, bar: float) -> list[str]:
         str(estimate(final)) if final else "-",
         f"{statistics.median(lost):.3f}" if lost else "-",
         f"{max(lost):.3f}" if lost else "-",
+        line.marked(line.seconds_in_all),
     ]

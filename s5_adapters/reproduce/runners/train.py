@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from s5_adapters.purejax import Evaluator, PPOConfig, RunOptions, Trainer, build_problem, make_train
+from s5_adapters.purejax import Algorithm, Evaluator, RunOptions, Trainer, build_problem, make_train
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.run_folder import CONFIG_NAME
-from s5_adapters.reproduce.spec import Cell
+from s5_adapters.reproduce.spec import Cell, configuration
 from s5_adapters.sweeps.curves import best_return, final_return
 
 EVALUATION_EPISODES = 256
@@ -24,6 +24,7 @@ CURVE_POINTS = 200
 # Seconds on two cores of a server's CPU, from runs of the trainer there; good for a plan, not for a claim.
 _COMPILING = 12.0
 _SECONDS_PER_STEP = 2e-6
+_SECONDS_PER_ROW = 3e-5  # a step of however few environments, and its share of an update
 _FLOPS_PER_SECOND = 1.2e11
 _SLOWNESS = {"gru": 3.0, "lstm": 3.5, "attention": 6.0, "mamba": 3.0, "mingru": 1.5, "feedforward": 0.7}
 """Of a memory's floating-point operations, against S5's."""
@@ -36,7 +37,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
         cell: what to train.
         folder: where a run of one seed is kept until it is done; one that is there is continued.
     """
-    config = PPOConfig.from_dict(cell.entry.work["config"])
+    config = configuration(cell.entry.work)
     if len(cell.seeds) == 1:
         compile_seconds, runs = _one(config, cell.seeds[0], folder)
     else:
@@ -51,7 +52,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
 
 def describe(work: Mapping[str, Any]) -> dict[str, Any]:
     """Count what is trained: parameters, numbers in the memory's state, steps."""
-    config = PPOConfig.from_dict(work["config"])
+    config = configuration(work)
     net = build_problem(config).net
     params, state = (
         sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(jax.eval_shape(make)))
@@ -66,14 +67,15 @@ def describe(work: Mapping[str, Any]) -> dict[str, Any]:
 
 def estimate(work: Mapping[str, Any]) -> float:
     """Estimate the seconds that one seed takes on two cores, compiling included, roughly."""
-    config = PPOConfig.from_dict(work["config"])
+    config = configuration(work)
     sizes = describe(work)
-    passes = 1 + 3 * config.num_epochs  # acting, then forward and backward in each epoch
+    passes = 1 + 3 * getattr(config, "num_epochs", 1)  # acting, then forward and backward in each epoch
     flops = 2 * sizes["parameters"] * passes * _SLOWNESS.get(config.memory, 1.0)
-    return float(_COMPILING + sizes["steps"] * (_SECONDS_PER_STEP + flops / _FLOPS_PER_SECOND))
+    rows = config.num_updates * config.num_steps * _SECONDS_PER_ROW
+    return float(_COMPILING + rows + sizes["steps"] * (_SECONDS_PER_STEP + flops / _FLOPS_PER_SECOND))
 
 
-def _one(config: PPOConfig, seed: int, folder: Path) -> tuple[float, list[dict[str, Any]]]:
+def _one(config: Algorithm, seed: int, folder: Path) -> tuple[float, list[dict[str, Any]]]:
     if (folder / CONFIG_NAME).is_file():
         trainer = Trainer.resume(folder)
     else:
@@ -87,7 +89,7 @@ def _one(config: PPOConfig, seed: int, folder: Path) -> tuple[float, list[dict[s
     return trainer.compile_seconds, [_result(seed, steps, seconds, returns, evaluation)]
 
 
-def _together(config: PPOConfig, seeds: Sequence[int]) -> tuple[float, list[dict[str, Any]]]:
+def _together(config: Algorithm, seeds: Sequence[int]) -> tuple[float, list[dict[str, Any]]]:
     """Train all seeds at once; each is given an equal share of the seconds, spread over its updates."""
     began = time.perf_counter()
     keys = jax.vmap(jax.random.key)(np.asarray(seeds))
