@@ -277,7 +277,7 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
                 reporter=reporter,
             )
         except FolderTakenError as taken:
-            if run_dir is not None or taken.owner == run:
+            if run_dir is not None or taken.owner == run.completed():
                 raise
     raise AssertionError("a folder is free")
 
@@ -285,11 +285,11 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
 def matched_to_s5(config: "Algorithm") -> "Algorithm":
     """Return the same configuration with its memory at the number of parameters of S5's."""
     from s5_adapters.core import make_memory
+    from s5_adapters.core.memories.defaults import SIZES, complete
     from s5_adapters.core.memories.matching import count_params, match_params
 
-    given, width = dict(config.memory_config), config.encoder[-1]
-    s5 = make_memory("s5", **{name: given[name] for name in ("d_model", "n_layers") if name in given})
-    s5 = make_memory("s5", **s5.config | {"d_state": s5.d_model})
+    given, width = complete(config.memory, config.memory_config), config.encoder[-1]
+    s5 = make_memory("s5", **complete("s5", {name: given[name] for name in SIZES}))
     matched = match_params(config.memory, given, target=count_params(s5, width), width=width)
     return replace(config, memory_config=matched)
 

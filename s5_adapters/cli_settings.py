@@ -59,7 +59,7 @@ class Settings:
             name: list(value) if isinstance(value, tuple) else value for name, value in self.values.items()
         }
         if values["memory"] != base["memory"]:
-            base["memory_config"] = _accepted(self.values["memory"], base["memory_config"])
+            base["memory_config"] = _accepted(base["memory"], base["memory_config"], values["memory"])
         if values["env_id"] != base["env_id"]:
             base["env_kwargs"] = {}
         for name in _MAPPINGS:
@@ -212,12 +212,11 @@ def _with_algorithm(base: RunConfig, name: str, keep: bool) -> RunConfig:
     return dataclasses.replace(base, training=cls.from_dict(values))
 
 
-def _accepted(memory: str, memory_config: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of one memory that another has too, such as width and depth."""
-    from s5_adapters.core.memories.memory import memory_class
+def _accepted(memory: str, memory_config: dict[str, Any], other: str) -> dict[str, Any]:
+    """Return the settings of one memory that another takes over."""
+    from s5_adapters.core.memories.defaults import carry_over
 
     try:
-        known = {field.name for field in dataclasses.fields(memory_class(memory))}
-    except ValueError:  # an unknown memory: building the network says so
+        return carry_over(memory, memory_config, other)
+    except ValueError:  # an unknown memory or argument: building the network says so
         return memory_config
-    return {name: value for name, value in memory_config.items() if name in known}

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from flax.core import FrozenDict, freeze
 
 from s5_adapters.core import checks
+from s5_adapters.core.memories import defaults
 from s5_adapters.purejax.fields import (
     Count,
     Flag,
@@ -20,7 +21,6 @@ from s5_adapters.purejax.fields import (
     to_json,
 )
 
-DEFAULT_MEMORY_CONFIG: Mapping[str, Any] = {"d_model": 64, "n_layers": 2}
 Precision = Literal["default", "float32", "tensorfloat32", "bfloat16"]
 CriticMemory = Literal["shared", "shared_detached", "separate", "none"]
 Optimizer = Literal["adam", "rmsprop"]
@@ -43,8 +43,9 @@ class NetworkConfig:
 
     memory: Name = "s5"
     """Memory between encoder and torsos: a name that ``make_memory`` knows ("s5", "mamba", "gru", ...)."""
-    memory_config: Options = dataclasses.field(default_factory=lambda: dict(DEFAULT_MEMORY_CONFIG))
-    """Keyword arguments of the memory; what is left out takes the memory's own default."""
+    memory_config: Options = dataclasses.field(default_factory=lambda: dict(defaults.SIZES))
+    """Keyword arguments of the memory; what is left out takes the defaults that all ecosystems share
+    (docs/choosing.md), and where they have none the memory's own."""
     encoder: Widths = (64,)
     """Widths of the layers before the memory (images: of the layers after the Nature CNN)."""
     actor_torso: Widths = (64,)
@@ -58,10 +59,19 @@ class NetworkConfig:
     cnn_features: Count = 512
     """Width of the Nature CNN's last layer; images only."""
 
+    def completed(self) -> Self:
+        """Return the same with the defaults that ``memory_config`` leaves out.
+
+        Raises:
+            ValueError: an unknown memory, or a size that decides another default and is none.
+        """
+        return dataclasses.replace(self, memory_config=defaults.complete(self.memory, self.memory_config))
+
     @property
     def network(self) -> FrozenDict[str, Any]:
-        """The network's fields alone, by name."""
-        fields: FrozenDict[str, Any] = freeze({name: getattr(self, name) for name in NETWORK_FIELDS})
+        """The network's fields alone, by name, completed."""
+        whole = self.completed()
+        fields: FrozenDict[str, Any] = freeze({name: getattr(whole, name) for name in NETWORK_FIELDS})
         return fields
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from s5_adapters.core import checks
+from s5_adapters.core.memories.defaults import complete_as_formerly
 from s5_adapters.purejax.algorithms.algorithm import DEFAULT, Algorithm, algorithm_class
 
 CONFIG_NAME = "config.json"
@@ -59,6 +60,10 @@ class RunConfig:
         if not isinstance(self.weights, str | None):
             raise ValueError(f"weights: got {self.weights!r}, expected the name of a file")
 
+    def completed(self) -> Self:
+        """Return the same with the defaults that ``memory_config`` leaves out, as a run writes it."""
+        return dataclasses.replace(self, training=self.training.completed())
+
     def to_dict(self) -> dict[str, Any]:
         """Return all fields in one flat mapping that JSON can hold."""
         start = {"seed": self.seed, "weights": self.weights}
@@ -86,9 +91,12 @@ class RunConfig:
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:
-    """Make the folder of a run, with its ``config.json``, written in place so that a lock on it stays."""
+    """Make the folder of a run, with its ``config.json``, written in place so that a lock on it stays.
+
+    The configuration is completed: a run goes on as it began whatever becomes of the defaults.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(config.to_dict(), indent=2) + "\n"
+    text = json.dumps(config.completed().to_dict(), indent=2) + "\n"
     (run_dir / CONFIG_NAME).write_text(text, encoding="utf-8")
 
 
@@ -101,16 +109,25 @@ def read_config(path: str | Path) -> RunConfig:
     path = Path(path)
     if not path.exists():
         raise ValueError(f"{path}: no such file or folder")
+    is_of_a_run = path.is_dir() or (path.name == CONFIG_NAME and (path.parent / CHECKPOINTS_NAME).exists())
     if path.is_dir():
         if not (path / CONFIG_NAME).is_file():
             raise ValueError(f"{path}: no {CONFIG_NAME} there, expected the folder of a run")
         path = path / CONFIG_NAME
     try:
-        return RunConfig.from_dict(_read_mapping(path))
+        config = RunConfig.from_dict(_read_mapping(path))
+        return _as_formerly(config) if is_of_a_run else config
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _as_formerly(config: RunConfig) -> RunConfig:
+    """Fill what a run's ``config.json`` leaves out, which it did only before runs completed it."""
+    training = config.training
+    memory_config = complete_as_formerly(training.memory, training.memory_config)
+    return dataclasses.replace(config, training=dataclasses.replace(training, memory_config=memory_config))
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

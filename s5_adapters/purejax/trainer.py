@@ -95,7 +95,8 @@ class Trainer:
         options: RunOptions | None = None,
         reporter: Reporter | None = None,
     ):
-        self._prepare(RunConfig(config, seed, weights, options or RunOptions()), run_dir, reporter)
+        run_config = RunConfig(config.completed(), seed, weights, options or RunOptions())
+        self._prepare(run_config, run_dir, reporter)
         if self.run_dir is not None:
             self._claim = claim_new(self.run_dir, self.run_config)
         try:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 from flax.core import FrozenDict
 
 from s5_adapters.core import checks, make_memory
+from s5_adapters.core.memories.defaults import SIZES, complete
 from s5_adapters.core.memories.matching import count_params, match_params
 from s5_adapters.purejax import Algorithm, PPOConfig
 from s5_adapters.purejax.algorithms.algorithm import algorithm_class
@@ -142,7 +143,7 @@ def cells(entries: Sequence[Entry], seeds: int, device: str) -> Iterator[Cell]:
 
 def trained(task: str, config: Algorithm, *, memory: str | None = None, setting: str, **rest: Any) -> Entry:
     """Make an entry that trains ``config``; ``memory`` labels it, by default with the memory's own name."""
-    work = {"algorithm": config.name, "config": config.to_dict()}
+    work = {"algorithm": config.name, "config": config.completed().to_dict()}
     return Entry(task, memory or config.memory, setting, "train", work, **rest)
 
 
@@ -169,7 +170,7 @@ def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:
 @cache
 def _matched(s5: FrozenDict[str, Any], memory: str, width: int) -> dict[str, Any]:
     target = count_params(make_memory("s5", **s5), width)
-    sizes = {"d_model": s5["d_model"], "n_layers": s5["n_layers"]}
+    sizes = complete(memory, {name: s5[name] for name in SIZES})
     return match_params(memory, sizes, target=target, width=width)
 
 

@@ -11,10 +11,11 @@ import gymnasium as gym
 from s5_adapters.core import ActionSpec, ActorCriticConfig
 from s5_adapters.core.checks import integer, nearest_names
 from s5_adapters.core.files.weights import Policy, as_policy, require_same_network
+from s5_adapters.core.memories.defaults import complete, complete_as_formerly
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.spaces import action_spec, observation_shape
 
-__all__ = ["ACTIONS_IN_ENV_UNITS", "ModelConfig", "read_model_config"]
+__all__ = ["ACTIONS_IN_ENV_UNITS", "ModelConfig", "complete_model_config", "read_model_config"]
 
 _NETWORK = tuple(f.name for f in fields(ActorCriticConfig) if f.name not in ("obs_shape", "action"))
 ACTIONS_IN_ENV_UNITS = "actions_in_env_units"
@@ -31,11 +32,14 @@ class ModelConfig:
 
     Attributes:
         network: the network's architecture.
+        former: what the same words built before all ecosystems shared their defaults, and what checkpoints
+            from then hold; None where a policy says everything.
         max_seq_len: steps in a row of a training batch; None where it was not given.
         weights: the portable policy to start from, if one was given.
     """
 
     network: ActorCriticConfig
+    former: ActorCriticConfig | None
     max_seq_len: int | None
     weights: Policy | None
 
@@ -48,7 +52,8 @@ def read_model_config(
     Args:
         given: `memory`, `encoder`, ... as in `ActorCriticConfig`; the memory's own settings (`d_model`, ...)
             beside them or under `memory_config`; `max_seq_len`; `weights`, a portable policy or its file,
-            which also sets everything of the network that is left out; `actions_in_env_units`.
+            which also sets everything of the network that is left out; `actions_in_env_units`. What of the
+            memory nobody sets has the defaults that all ecosystems share.
         observation_space: a Box `(features,)`, or `(height, width, channels)` for images.
         action_space: Discrete, MultiDiscrete or a one-dimensional Box.
 
@@ -79,18 +84,28 @@ def read_model_config(
             raise ValueError(f"model_config: got {name!r}, expected some of {known}")
     if weights is not None and memory == weights.config.memory:
         memory_config = dict(weights.config.memory_config) | memory_config
-    network["memory_config"] = memory_config
+    network["memory_config"] = complete(memory, memory_config)
     max_seq_len = given.get("max_seq_len")
     config = ActorCriticConfig(
         obs_shape=_obs_shape(observation_space), action=_action_spec(action_space), **network
     )
-    if weights is not None:
+    former = None
+    if weights is None:
+        former = config.replace(memory_config=complete_as_formerly(memory, memory_config))
+    else:
         require_same_network(weights.config, config)
     return ModelConfig(
         network=config,
+        former=former,
         max_seq_len=None if max_seq_len is None else integer("model_config['max_seq_len']", max_seq_len),
         weights=weights,
     )
+
+
+def complete_model_config(given: Mapping[str, Any], network: ActorCriticConfig) -> dict[str, Any]:
+    """Return a `model_config` with the rest of a network's memory under `memory_config`."""
+    unsaid = {name: value for name, value in dict(network.memory_config).items() if name not in given}
+    return {**given, "memory": network.memory, "memory_config": unsaid}
 
 
 def _obs_shape(space: gym.Space[Any] | None) -> tuple[int, ...]:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from ray.rllib.models.catalog import ModelCatalog
 from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from torch import nn
 
+from s5_adapters.rllib._holder import NetworkHolder
 from s5_adapters.rllib._model_config import read_model_config
-from s5_adapters.rllib._network import Programs, RowNetwork, as_module
 from s5_adapters.rllib._process import settle_process
 from s5_adapters.torch_bridge import Buckets, on_device, pad_rows, to_jax, to_torch
 
 __all__ = ["S5Model"]
 
 
-class S5Model(TorchModelV2, nn.Module):
+class S5Model(TorchModelV2, NetworkHolder):
     """Encoder, S5 (or another memory), torsos and heads, as `model={"custom_model": "s5"}`.
 
     `custom_model_config` holds the same keys as `S5RLModule`'s `model_config`, but for `max_seq_len`, which
@@ -60,16 +59,13 @@ class S5Model(TorchModelV2, nn.Module):
             raise ValueError(
                 "custom_model_config: got 'weights', which S5RLModule of the new API stack takes"
             )
-        self._rows = RowNetwork(read.network)
-        self._programs = Programs.of(self._rows)
+        self._build(read)
         wanted = self._rows.config.action.num_inputs
         if num_outputs != wanted:
             raise ValueError(
                 f"num_outputs: got {num_outputs}, expected {wanted} for {action_space}: leave "
                 "custom_action_dist and free_log_std as they are"
             )
-        seed = np.uint32(torch.randint(2**31, ()).item())
-        self.network = as_module(self._programs.init(seed))
         self._act_rows = Buckets(max_waste=4.0, exact_first=True)
         self._sequences = Buckets(max_waste=3.0)
         self._values: torch.Tensor | None = None

@@ -22,8 +22,9 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.files.weights import Policy
-from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, read_model_config
-from s5_adapters.rllib._network import Programs, RowNetwork, as_module
+from s5_adapters.rllib._holder import NetworkHolder
+from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, complete_model_config, read_model_config
+from s5_adapters.rllib._network import as_module
 from s5_adapters.rllib._process import settle_process
 from s5_adapters.rllib._rows import MinibatchRows
 from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, pad_rows, to_jax, to_torch
@@ -36,7 +37,7 @@ _STATE = "memory"
 """The one entry of STATE_IN and STATE_OUT: a row's whole state in one vector."""
 
 
-class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
+class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
     """Encoder, S5 (or another memory), torsos and heads, for PPO, APPO and IMPALA.
 
     The whole network is the core's `ActorCritic`: `RLModuleSpec(module_class=S5RLModule,
@@ -66,7 +67,6 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
     """
 
     model_config: dict[str, Any]
-    network: JaxModule
     old_network: JaxModule
 
     def setup(self) -> None:
@@ -75,16 +75,13 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         if not isinstance(self.model_config, Mapping):
             raise ValueError(f"model_config: got {self.model_config!r}, expected a mapping")
         read = read_model_config(self.model_config, self.observation_space, self.action_space)
-        self._rows = RowNetwork(read.network)
-        self._programs = Programs.of(self._rows)
+        self._build(read)
         if read.max_seq_len is None and self._rows.state.size:
             raise ValueError(
                 f"model_config: got no 'max_seq_len', which the {read.network.memory} memory needs, expected "
                 "the number of steps in a row of a training batch, for example {'max_seq_len': 64}"
             )
         _warn_of_rescaling(read.network, self.model_config)
-        seed = np.uint32(torch.randint(2**31, ()).item())
-        self.network = as_module(self._programs.init(seed))
         self.normalizer: Normalizer | None = None
         self._weights = read.weights
         if read.weights is not None:
@@ -99,6 +96,11 @@ class S5RLModule(TorchRLModule, ValueFunctionAPI, TargetNetworkAPI):
         self._act_rows = Buckets(max_waste=4.0, exact_first=True)
         self._train_rows = MinibatchRows()
         self._value_rows = Buckets(max_waste=4.0)
+
+    def _take(self, config: ActorCriticConfig) -> None:
+        """See the base class; checkpoints that are written from now on say the whole memory."""
+        super()._take(config)
+        self.model_config = complete_model_config(self.model_config, config)
 
     @property
     def actor_critic_config(self) -> ActorCriticConfig:

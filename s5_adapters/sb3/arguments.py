@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Memory, make_memory
-from s5_adapters.core.memories.diagonal import DiagonalStack
+from s5_adapters.core.memories.defaults import complete
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.config import CRITIC_MEMORIES
 
@@ -22,11 +22,6 @@ __all__ = [
 ]
 
 DEFAULT_CRITIC_MEMORY = "shared"
-DEFAULT_D_MODEL = 64
-DEFAULT_LAYERS = 2
-DEFAULT_TIME_STEPS = {"dt_min": 0.01, "dt_max": 1.0}
-"""S5's initial time steps where none are said: states decay within 2 to 200 steps. The core's slower ones (20
-to 2,000 steps) learned the velocity-less CartPole later (docs/sb3.md)."""
 
 ACTIVATION_NAMES: dict[type[nn.Module], str] = {
     nn.Tanh: "tanh",
@@ -57,8 +52,7 @@ def memory_from_arguments(
         lstm_hidden_size: `MlpLstmPolicy`'s word for the width.
         n_lstm_layers: `MlpLstmPolicy`'s word for the layers.
         lstm_kwargs: must be None.
-        config: the memory's other arguments. Where nothing is said, the `d_state` of S5 and LRU is `d_model`
-            (rounded up to an even number) and S5's time steps are `DEFAULT_TIME_STEPS`.
+        config: the memory's other arguments. What is left out is completed by the core's defaults.
 
     Raises:
         TypeError: `lstm_kwargs`, which means nothing to another memory than torch's LSTM.
@@ -74,17 +68,12 @@ def memory_from_arguments(
             near = difflib.get_close_matches(argument, [*known, "memory", "encoder", "critic_memory"], n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(known)}"
             raise ValueError(f"S5Policy: unknown argument {argument!r} for memory {name!r}; {hint}")
-    width = _one_of("d_model", d_model, "lstm_hidden_size", lstm_hidden_size, DEFAULT_D_MODEL)
-    layers = _one_of("n_layers", n_layers, "n_lstm_layers", n_lstm_layers, DEFAULT_LAYERS)
-    sizes: dict[str, Any] = {"d_model": width, "n_layers": layers}
-    # Mamba's state size is a channel's and not a layer's, and its time steps mean something else.
-    is_diagonal = issubclass(memory_class(name), DiagonalStack)
-    if is_diagonal and "d_state" in known and isinstance(width, int):
-        blocks = 2 * config.get("n_blocks", 1)
-        sizes["d_state"] = -(-width // blocks) * blocks
-    if is_diagonal and "dt_min" in known and not config.keys() & DEFAULT_TIME_STEPS.keys():
-        sizes |= DEFAULT_TIME_STEPS
-    return make_memory(name, **{**sizes, **config})
+    sizes = {
+        "d_model": _one_of("d_model", d_model, "lstm_hidden_size", lstm_hidden_size),
+        "n_layers": _one_of("n_layers", n_layers, "n_lstm_layers", n_lstm_layers),
+    }
+    said = {size: value for size, value in sizes.items() if value is not None}
+    return make_memory(name, **complete(name, said | config))
 
 
 def critic_topology(
@@ -157,9 +146,7 @@ def fill_from(network: ActorCriticConfig, said: dict[str, Any]) -> dict[str, Any
     return filled
 
 
-def _one_of(name: str, value: int | None, alias: str, other: int | None, default: int) -> int:
+def _one_of(name: str, value: int | None, alias: str, other: int | None) -> int | None:
     if value is not None and other is not None and value != other:
         raise ValueError(f"{name}={value} and {alias}={other} are two words for one size: give one of them")
-    if other is not None:
-        return other
-    return default if value is None else value
+    return other if value is None else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -97,6 +97,28 @@ class JaxModule(nn.Module):
             for mine, leaf in zip(self._leaves(), leaves, strict=True):
                 mine.copy_(torch.from_numpy(np.array(leaf)))
 
+    def replace_tree(self, params: PyTree) -> None:
+        """Take copies of parameters of whatever shapes. The `nn.Parameter` objects stay those that an
+        optimiser holds; its own state has to be of the new shapes, or empty.
+
+        Raises:
+            ValueError: another structure.
+        """
+        treedef: object = jax.tree.structure(params)
+        if treedef != self._treedef:
+            raise ValueError(f"parameters have the structure {treedef}, expected {self._treedef}")
+        self.forget()
+        for mine, leaf in zip(self._leaves(), jax.tree.leaves(params), strict=True):
+            mine.grad = None
+            mine.data = torch.as_tensor(leaf).to(mine, copy=True)
+
+    def tree_in(self, state_dict: Mapping[str, torch.Tensor], prefix: str = "") -> PyTree | None:
+        """Return the parameters as a state dict holds them, of whatever shapes; None where one is missing."""
+        names = [self._name_in(state_dict, prefix, name) for name in self._names]
+        if not all(name in state_dict for name in names):
+            return None
+        return jax.tree.unflatten(self._treedef, [state_dict[name] for name in names])
+
     @between_graphs
     def prepared(self, prepare: Callable[..., PyTree], *beside: torch.Tensor) -> PyTree:
         """Return `prepare(params, *beside)`, computed once for the tensors' values. Nothing in it
@@ -138,10 +160,15 @@ class JaxModule(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         for name in self._names:
-            former = prefix + (name if self._former_name is None else self._former_name(name))
-            if prefix + name not in state_dict and former in state_dict:
-                state_dict[prefix + name] = state_dict.pop(former)
+            found = self._name_in(state_dict, prefix, name)
+            if found != prefix + name:
+                state_dict[prefix + name] = state_dict.pop(found)
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+    def _name_in(self, state_dict: Mapping[str, torch.Tensor], prefix: str, name: str) -> str:
+        """Return a parameter's name in a state dict: its own, or the former where only that is there."""
+        former = prefix + (name if self._former_name is None else self._former_name(name))
+        return former if prefix + name not in state_dict and former in state_dict else prefix + name
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> JaxModule:
         self.forget()

@@ -9,12 +9,15 @@ walks through time (Smith et al. 2023, arXiv 2208.04933, eq. 2, with resets as i
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from s5_adapters.core.checks import integer
 from s5_adapters.core.memories.memory import Params
 from s5_adapters.core.memories.stack import Stack
 from s5_adapters.core.recurrence.scan import AUTO, resettable_scan
@@ -34,6 +37,15 @@ class DiagonalStack(Stack):
     A subclass supplies the parameters, and what ``PreparedLayer`` is made of. The state is a pair (real part,
     imaginary part) of float32 arrays ``(batch, n_layers, P)``.
     """
+
+    @classmethod
+    def policy_defaults(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Add a ``d_state`` as large as d_model, rounded up to whole blocks of pairs, where there is one."""
+        defaults = super().policy_defaults(config)
+        if "d_state" in cls.__dataclass_fields__:
+            multiple = 2 * integer("n_blocks", config.get("n_blocks", 1))
+            defaults["d_state"] = -(-integer("d_model", config["d_model"]) // multiple) * multiple
+        return defaults
 
     @property
     @abstractmethod

@@ -80,6 +80,17 @@ class Memory(ABC):
         for field, value in values.items():
             object.__setattr__(self, field, value)
 
+    @classmethod
+    def policy_defaults(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what a policy's memory of this kind has where ``config`` leaves it out, width and depth
+        aside: see ``defaults``. What is not here stays the constructor's own.
+
+        Args:
+            config: the arguments that were said; ``d_model`` and ``n_layers`` are always among them.
+
+        """
+        return {}
+
     @property
     def config(self) -> dict[str, Any]:
         """The keyword arguments that make an equal memory: ``make_memory(m.name, **m.config) == m``."""

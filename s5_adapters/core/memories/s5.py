@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, ClassVar, Final
@@ -19,6 +20,9 @@ from s5_adapters.core.recurrence import planar
 from s5_adapters.core.shapes import Float
 
 DISCRETIZATIONS: Final = ("zoh", "bilinear")
+POLICY_TIME_STEPS: Final = {"dt_min": 0.01, "dt_max": 1.0}
+"""A policy's initial time steps: lanes that remember 2 to 200 steps. The constructor's own, the paper's, are
+20 to 2,000."""
 MAX_REAL_PART: Final = -1e-4
 """The bound below which ``clip_eigenvalues`` keeps real parts (Goel et al. 2022, arXiv 2202.09729, 4)."""
 
@@ -70,6 +74,14 @@ class S5(DiagonalStack):
             )
         if self.dt_min > self.dt_max:
             raise ValueError(f"dt_min: got {self.dt_min}, expected at most dt_max = {self.dt_max}")
+
+    @classmethod
+    def policy_defaults(cls, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Add the time steps, the smallest of them the paper's where the largest was said to be less."""
+        time_steps = dict(POLICY_TIME_STEPS)
+        if positive("dt_max", config.get("dt_max", cls.dt_max)) < time_steps["dt_min"]:
+            time_steps["dt_min"] = cls.dt_min
+        return super().policy_defaults(config) | time_steps
 
     @property
     def lanes(self) -> int:
