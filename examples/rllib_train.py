@@ -19,11 +19,14 @@ from ray.rllib.algorithms.ppo import PPOConfig
 
 from s5_adapters.rllib import S5PPOConfig, register_envs
 
+# Smaller and with slower initial time steps than the defaults: docs/rllib.md has what it reached with them.
 NETWORK = {
     "memory": "s5",
     "d_model": 64,
     "d_state": 64,
     "n_layers": 1,
+    "dt_min": 0.001,
+    "dt_max": 0.1,
     "encoder": [64],
     "actor_torso": [64],
     "critic_torso": [64],

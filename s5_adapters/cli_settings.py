@@ -59,7 +59,7 @@ class Settings:
             name: list(value) if isinstance(value, tuple) else value for name, value in self.values.items()
         }
         if values["memory"] != base["memory"]:
-            base["memory_config"] = _accepted(base["memory"], base["memory_config"], values["memory"])
+            base["memory_config"] = _accepted(base["memory"], base["memory_config"], self.values["memory"])
         if values["env_id"] != base["env_id"]:
             base["env_kwargs"] = {}
         for name in _MAPPINGS:

@@ -227,7 +227,7 @@ def test_a2c_resumes_with_the_same_bits_evaluates_and_names_what_is_not_finite(t
 LEARNING = A2CConfig(
     env_id="RepeatPreviousEasy",
     env_kwargs={"k": 2},
-    memory_config={"d_model": 32, "d_state": 32, "n_layers": 1, "dt_min": 0.01},
+    memory_config={"d_model": 32, "d_state": 32, "n_layers": 1, "dt_min": 0.01, "dt_max": 0.1},
     encoder=(32,),
     actor_torso=(),
     critic_torso=(),

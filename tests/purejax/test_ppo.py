@@ -118,7 +118,7 @@ def test_every_kind_of_action_and_observation_trains(env_id, changes):
 SHORT_TASK = PPOConfig(
     env_id="RepeatPreviousEasy",
     env_kwargs={"k": 2},
-    memory_config={"d_model": 32, "d_state": 32, "n_layers": 1, "dt_min": 0.01},
+    memory_config={"d_model": 32, "d_state": 32, "n_layers": 1, "dt_min": 0.01, "dt_max": 0.1},
     encoder=(32,),
     actor_torso=(),
     critic_torso=(),

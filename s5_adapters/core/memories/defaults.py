@@ -60,8 +60,7 @@ def carry_over(name: str, config: Mapping[str, Any], to: str) -> dict[str, Any]:
 
     def is_default(field: str) -> bool:
         rest = {other: value for other, value in config.items() if other != field}
-        had: object = make_memory(name, **complete(name, rest)).config[field]
-        return had == config[field]
+        return bool(make_memory(name, **complete(name, rest)).config[field] == config[field])
 
     known = memory_class(to).__dataclass_fields__
     make_memory(name, **complete(name, config))
