@@ -52,6 +52,7 @@ from _common import (
 )
 
 from s5_adapters.core import make_memory, memory_names
+from s5_adapters.core.memories.defaults import complete
 from s5_adapters.core.memories.matching import count_params, match_params
 from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import Evaluator, PPOConfig, build_problem, make_train
@@ -81,7 +82,7 @@ def config_of(memory: str, width: int, layers: int, length: int, *, matched: boo
         memory_config["d_state"] = width
     elif matched:
         target = count_params(make_memory(OURS, **memory_config, d_state=width), width)
-        memory_config = match_params(memory, memory_config, target=target, width=width)
+        memory_config = match_params(memory, complete(memory, memory_config), target=target, width=width)
     return PPOConfig(
         env_id="RepeatPreviousEasy",
         memory=memory,

@@ -13,14 +13,14 @@ from PIL import Image
 
 from s5_adapters import load_policy
 from s5_adapters.cli import main, matched_to_s5
-from s5_adapters.cli_settings import load_base
+from s5_adapters.cli_settings import Settings, load_base
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.matching import count_params
 from s5_adapters.plot import group_runs
 from s5_adapters.presets import preset_names
 from s5_adapters.purejax import A2CConfig, PPOConfig, build_problem
 from s5_adapters.purejax.progress import Plain
-from s5_adapters.purejax.run_folder import write_config
+from s5_adapters.purejax.run_folder import RunConfig, write_config
 from tests.purejax.helpers import quick_compilation
 
 SMALL = [
@@ -136,7 +136,8 @@ def test_a_run_leaves_its_configuration_log_checkpoints_and_profile(run):
     left = {"config.json", "log.jsonl", "tensorboard", "checkpoints", "profile"}
     assert {path.name for path in run.iterdir()} == left
     config = json.loads((run / "config.json").read_text())
-    assert config["memory_config"] == {"d_model": 8, "d_state": 8, "n_layers": 1}
+    sizes = {"d_model": 8, "d_state": 8, "n_layers": 1}
+    assert config["memory_config"] == {**sizes, "dt_min": 0.01, "dt_max": 1.0}
     assert config["evaluate_every"] == 2
 
 
@@ -266,6 +267,21 @@ def test_options_override_the_file(run, tmp_path, capsys):
     assert config["memory_config"] == {"d_model": 16, "n_layers": 1}
     assert config["num_steps"] == 64
     assert config["total_steps"] == 256
+
+
+@pytest.mark.parametrize(
+    ("memory", "given", "expected"),
+    [
+        ("s5", {"d_model": 32}, {"d_model": 32, "n_layers": 2, "d_state": 32, "dt_min": 0.01, "dt_max": 1.0}),
+        ("mamba", {}, {"d_model": 64, "n_layers": 2}),
+        ("lru", {"n_layers": 1}, {"d_model": 64, "n_layers": 1, "d_state": 64}),
+    ],
+)
+def test_what_options_leave_out_are_the_defaults_of_the_memory_that_they_name(memory, given, expected):
+    nothing_said = RunConfig()
+    for base in (nothing_said, nothing_said.completed())[: 1 if memory == "s5" else 2]:
+        values = base.to_dict() | {"env_kwargs": {}, "memory": memory, "memory_config": given}
+        assert Settings(base, values).resolve().completed().training.memory_config == expected
 
 
 def test_another_algorithm_keeps_the_fields_that_both_have(tmp_path, capsys):
