@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.rl_module import RLModule
 from ray.rllib.models import MODEL_DEFAULTS
 
-from s5_adapters.core import ActorCriticConfig, Memory, make_memory
+from s5_adapters.core import Memory, make_memory
 from s5_adapters.core.memories.defaults import SIZES, carry_over, complete, complete_as_formerly
 from s5_adapters.core.memories.memory import memory_names
 from s5_adapters.purejax import PPOConfig, RunConfig, Trainer, build_problem, read_config, restore_policy
 from s5_adapters.rllib import S5RLModule
+from s5_adapters.rllib._model_config import read_model_config
 from s5_adapters.rllib._model_v2 import S5Model
 from s5_adapters.sb3 import S5Policy
+from s5_adapters.sb3.arguments import memory_from_arguments
 from tests.portable import assert_agree, observe, rllib_outputs, spaces_of
 from tests.purejax.helpers import quick_compilation, small_config
 
@@ -38,46 +41,54 @@ LAYERS = {"encoder": [6], "actor_torso": [7], "critic_torso": [5]}
 OLD_WORDS: dict[str, Any] = {"d_model": 8, **LAYERS, "max_seq_len": 6}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _quick() -> Iterator[None]:
+    with quick_compilation():
+        yield
+
+
 # --- the same words -----------------------------------------------------------------------------------
 
 
-def in_the_trainer(memory: str, words: dict[str, Any]) -> tuple[ActorCriticConfig, Any]:
-    problem = build_problem(PPOConfig(memory=memory, memory_config=words, encoder=(16,)))
-    config = problem.net.config
-    return config, jax.eval_shape(problem.net.init, jax.random.key(0))
-
-
-def in_stable_baselines3(memory: str, words: dict[str, Any], like: ActorCriticConfig) -> Any:
-    policy = S5Policy(*spaces_of(like), lambda _: 1e-3, memory=memory, encoder=(16,), **words).to_policy()
-    return policy.config, policy.params
-
-
-def in_rllib(memory: str, words: dict[str, Any], like: ActorCriticConfig) -> Any:
-    obs, action = spaces_of(like)
-    given = {"memory": memory, "encoder": [16], "max_seq_len": 4, **words}
-    policy = S5RLModule(observation_space=obs, action_space=action, model_config=given).to_policy()
-    return policy.config, policy.params
-
-
-def shapes(params: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf.shape, params["trunk"]["memory"])
+def memories(memory: str, words: dict[str, Any]) -> dict[str, Any]:
+    """What each ecosystem makes of a policy's words, before anything is compiled."""
+    trainer = dict(PPOConfig(memory=memory, memory_config=words).network["memory_config"])
+    unsaid = dict.fromkeys(("d_model", "n_layers", "lstm_hidden_size", "n_lstm_layers", "lstm_kwargs"))
+    return {
+        "trainer": make_memory(memory, **trainer),
+        "sb3": memory_from_arguments(memory, **unsaid | words, config={}),
+        "rllib": read_model_config({"memory": memory, **words}, OBS, ACTIONS).network.make_memory(),
+    }
 
 
 @pytest.mark.parametrize("words", WORDS, ids=str)
 @pytest.mark.parametrize("memory", ["s5", "lru", "gru"])
-def test_the_same_words_build_the_same_memory_everywhere(memory: str, words: dict[str, Any]) -> None:
-    config, params = in_the_trainer(memory, words)
-    for build in (in_stable_baselines3, in_rllib):
-        other, others_params = build(memory, words, config)
-        assert other.make_memory() == config.make_memory()
-        assert shapes(others_params) == shapes(params)
-    made: Any = config.make_memory()
-    said = SIZES | words
-    assert (made.d_model, made.n_layers) == (said["d_model"], said["n_layers"])
+def test_the_same_words_are_the_same_memory_everywhere(memory: str, words: dict[str, Any]) -> None:
+    made = memories(memory, words)
+    assert len(set(made.values())) == 1
+    shapes = [jax.tree.leaves(m.param_shapes(16)) for m in made.values()]
+    assert shapes[0] == shapes[1] == shapes[2]
+    one, said = made["trainer"], {**SIZES, **words}
+    assert (one.d_model, one.n_layers) == (said["d_model"], said["n_layers"])
     if memory != "gru":
-        assert made.d_state == 2 * ((said["d_model"] + 1) // 2)
+        assert one.d_state == 2 * ((said["d_model"] + 1) // 2)
     if memory == "s5":
-        assert (made.dt_min, made.dt_max) == (0.01, 1.0)
+        assert (one.dt_min, one.dt_max) == (0.01, 1.0)
+
+
+def test_the_networks_that_are_built_have_the_same_memory() -> None:
+    words, small = {"d_model": 5}, {"encoder": [4], "actor_torso": [], "critic_torso": []}
+    problem = build_problem(PPOConfig(memory_config=words, **small))
+    config = problem.net.config
+    obs, action = spaces_of(config)
+    sb3 = S5Policy(obs, action, lambda _: 1e-3, encoder=(4,), net_arch=[], **words).to_policy()
+    given = {**words, **small, "max_seq_len": 4}
+    rllib = S5RLModule(observation_space=obs, action_space=action, model_config=given).to_policy()
+    for policy in (sb3, rllib):
+        assert policy.config.make_memory() == config.make_memory()
+        shapes = jax.tree.map(np.shape, policy.params["trunk"]["memory"])
+        params = jax.eval_shape(problem.net.init, jax.random.key(0))
+        assert shapes == jax.tree.map(np.shape, params["trunk"]["memory"])
 
 
 @pytest.mark.parametrize("memory", memory_names())
@@ -134,19 +145,18 @@ def test_a_run_writes_all_of_its_memory_and_an_old_one_means_the_constructors_de
     old = complete_as_formerly("s5", {"d_model": 8})
     assert old == {"d_model": 8, "n_layers": 1, "d_state": 64, "dt_min": 0.001, "dt_max": 0.1}
     run_dir = tmp_path / "run"
-    with quick_compilation():
-        trainer = Trainer(small_config(memory_config=old, total_steps=64), run_dir=run_dir)
-        trainer.run()
-        path = run_dir / "config.json"
-        written = json.loads(path.read_text())
-        assert written["memory_config"] == old
-        path.write_text(json.dumps(written | {"memory_config": {"d_model": 8}}))
-        for given in (run_dir, path):
-            assert read_config(given).training.memory_config == old
-        resumed = Trainer.resume(run_dir)
-        assert resumed.config == trainer.config
-        jax.tree.map(np.testing.assert_array_equal, resumed.state.params, trainer.state.params)
-        memory: Any = restore_policy(run_dir).to_portable().config.make_memory()
+    trainer = Trainer(small_config(memory_config=old, total_steps=64), run_dir=run_dir)
+    trainer.run()
+    path = run_dir / "config.json"
+    written = json.loads(path.read_text())
+    assert written["memory_config"] == old
+    path.write_text(json.dumps(written | {"memory_config": {"d_model": 8}}))
+    for given in (run_dir, path):
+        assert read_config(given).training.memory_config == old
+    resumed = Trainer.resume(run_dir)
+    assert resumed.config == trainer.config
+    jax.tree.map(np.testing.assert_array_equal, resumed.state.params, trainer.state.params)
+    memory: Any = restore_policy(run_dir).to_portable().config.make_memory()
     assert (memory.n_layers, memory.d_state, memory.dt_max) == (1, 64, 0.1)
 
 
