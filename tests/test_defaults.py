@@ -246,16 +246,18 @@ def test_an_old_state_of_the_old_api_stack_loads_and_trains_on() -> None:
         return S5Model(OBS, ACTIONS, 4, MODEL_DEFAULTS, "model", **own)
 
     old, new = model_of(old_network("s5")), model_of(OLD_WORDS)
-    optimizer = torch.optim.Adam(new.parameters(), 1e-2)
-    new.load_state_dict(old.state_dict())
-    (state,), obs = old.get_initial_state(), torch.randn(6, 3)
-    assert len(state) == len(new.get_initial_state()[0]) == 64
+    optimizer, obs = torch.optim.Adam(new.parameters(), 1e-2), torch.randn(6, 3)
 
     def play(model: S5Model) -> torch.Tensor:
+        (state,) = model.get_initial_state()
         logits, _ = model({"obs": obs}, [state[None].repeat(2, 1)], torch.full((2,), 3))
         return logits
 
+    built = play(new)  # as RLlib does while it builds a policy, and keeps the graph
+    new.load_state_dict(old.state_dict())
+    assert len(old.get_initial_state()[0]) == len(new.get_initial_state()[0]) == 64
     before = play(new)
+    assert built.requires_grad
     torch.testing.assert_close(before, play(old))
     before.square().sum().backward()
     optimizer.step()

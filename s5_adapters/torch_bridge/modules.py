@@ -109,8 +109,12 @@ class JaxModule(nn.Module):
             raise ValueError(f"parameters have the structure {treedef}, expected {self._treedef}")
         self.forget()
         for mine, leaf in zip(self._leaves(), jax.tree.leaves(params), strict=True):
+            new = torch.as_tensor(leaf).to(mine, copy=True)
             mine.grad = None
-            mine.data = torch.as_tensor(leaf).to(mine, copy=True)
+            # A graph that is still alive keeps what accumulates the gradient of the old shape. Torch drops it
+            # where the dtype changes, so it changes on the way.
+            mine.data = new.to(torch.float16 if new.dtype != torch.float16 else torch.float32)
+            mine.data = new
 
     def tree_in(self, state_dict: Mapping[str, torch.Tensor], prefix: str = "") -> PyTree | None:
         """Return the parameters as a state dict holds them, of whatever shapes; None where one is missing."""
