@@ -133,7 +133,7 @@ def test_an_algorithm_from_outside_trains_resumes_evaluates_and_exports(
     run_dir = tmp_path / "runs" / "reinforce"
     shutil.rmtree(run_dir / "checkpoints" / "10")
     resumed = Trainer.resume(run_dir)
-    assert (resumed.update, type(resumed.config), resumed.config) == (6, reinforce, config)
+    assert (resumed.update, type(resumed.config), resumed.config) == (6, reinforce, config.completed())
     assert_same_bits(resumed.run().state, whole.state)
     for leaf, first in zip(
         jax.tree.leaves(resumed.state.params["trunk"]["memory"]),

@@ -213,7 +213,7 @@ def test_a2c_resumes_with_the_same_bits_evaluates_and_names_what_is_not_finite(t
     whole = Trainer(config, seed=3, run_dir=tmp_path / "run", options=options).run()
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "10")
     resumed = Trainer.resume(tmp_path / "run")
-    assert (resumed.update, resumed.config) == (6, config)
+    assert (resumed.update, resumed.config) == (6, config.completed())
     assert_same_bits(resumed.run().state, whole.state)
     policy = restore_policy(tmp_path / "run")
     assert np.isfinite(policy.evaluate(3).mean)
