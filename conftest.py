@@ -32,6 +32,18 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(autouse=True, scope="module")
+def _quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Compile quickly in the modules that carry the mark."""
+    if request.node.get_closest_marker("quick_compilation") is None:
+        yield
+        return
+    from tests.compilation import quick_compilation
+
+    with quick_compilation():
+        yield
+
+
+@pytest.fixture(autouse=True, scope="module")
 def _unload_compiled_programs() -> Iterator[None]:
     """Drop what a module compiled: XLA crashed compiling where one process held thousands of programs."""
     yield

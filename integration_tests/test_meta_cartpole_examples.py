@@ -11,7 +11,7 @@ import sb3_meta_cartpole
 from _rllib import TINY, local_ray, quiet_ray
 
 from s5_adapters.adaptation.curves import Question, ask
-from tests.purejax.helpers import quick_compilation
+from tests.compilation import quick_compilation
 
 pytestmark = quiet_ray
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +23,7 @@ from s5_adapters.purejax.training import Programs
 from s5_envs import Family, MultiTask, Trials
 from s5_envs.base import EnvParams
 from tests.envs.echo import Echo
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
 
 LIMIT = EnvParams(max_steps_in_episode=100)
 
@@ -55,10 +54,7 @@ for name, factory in {
         s5_envs.register(name, factory)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,6 @@ from s5_adapters.presets import preset_names
 from s5_adapters.purejax import A2CConfig, PPOConfig, build_problem
 from s5_adapters.purejax.progress import Plain
 from s5_adapters.purejax.run_folder import RunConfig, write_config
-from tests.purejax.helpers import quick_compilation
 
 SMALL = [
     "--memory-config",
@@ -47,10 +46,7 @@ SMALL = [
 ]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 @pytest.fixture(autouse=True)

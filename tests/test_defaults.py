@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from s5_adapters.rllib._model_v2 import S5Model
 from s5_adapters.sb3 import S5Policy
 from s5_adapters.sb3.arguments import memory_from_arguments
 from tests.portable import assert_agree, observe, rllib_outputs, spaces_of
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
 
 WORDS: tuple[dict[str, Any], ...] = (
     {},
@@ -41,10 +40,7 @@ LAYERS = {"encoder": [6], "actor_torso": [7], "critic_torso": [5]}
 OLD_WORDS: dict[str, Any] = {"d_model": 8, **LAYERS, "max_seq_len": 6}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 # --- the same words -----------------------------------------------------------------------------------

@@ -18,7 +18,10 @@ from s5_adapters.cli import main
 from s5_adapters.purejax import Trainer
 from s5_envs import gymnasium as gymnasium_side
 from s5_envs import registration
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.compilation import quick_compilation
+from tests.purejax.helpers import small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-an-environment.md"
 ID = "s5_envs/TMaze-v0"

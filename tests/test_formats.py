@@ -38,13 +38,13 @@ from tests.formats.make import (
     read_outputs,
 )
 from tests.portable import assert_agree, core_outputs, in_rllib, in_sb3, rllib_outputs, sb3_outputs
-from tests.purejax.helpers import quick_compilation
 
 FOLDER = Path(__file__).parent / "formats" / "9a225f5"
 
 # Ray forks before it executes its own programs, where nothing of JAX is used; and it leaves files and
 # sockets to the garbage collector, which pytest reports as unraisable.
 pytestmark = [
+    pytest.mark.quick_compilation,
     pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env-v0:UserWarning"),
     pytest.mark.filterwarnings(r"ignore:.[\w.]+. .*deprecated:DeprecationWarning"),
@@ -53,12 +53,6 @@ pytestmark = [
 ]
 
 TIMINGS = {"seconds", "steps_per_second"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Iterator[None]:
-    with quick_compilation():
-        yield
 
 
 @pytest.fixture(autouse=True)

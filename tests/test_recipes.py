@@ -21,7 +21,10 @@ from s5_adapters.core import make_memory
 from s5_adapters.core.memories import memory as registry
 from s5_adapters.purejax import PPOConfig, RunOptions, Trainer, restore_policy
 from s5_adapters.purejax.algorithms import algorithm as algorithms
-from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
+from tests.compilation import quick_compilation
+from tests.purejax.helpers import assert_same_bits, small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, ALGORITHM_PAGE = DOCS / "add-a-memory.md", DOCS / "add-an-algorithm.md"

@@ -38,7 +38,10 @@ from s5_adapters.sweeps.machine import machine, usable_cores
 from s5_adapters.sweeps.processes import Job, run_jobs
 from s5_adapters.sweeps.statistics import stratified_estimate
 from s5_envs.listing import registry_table
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.compilation import quick_compilation
+from tests.purejax.helpers import small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 TASK = "RepeatPreviousEasy"

@@ -15,6 +15,7 @@ from s5_adapters import load_policy, save_policy
 from s5_adapters.core import Box, Discrete, MultiDiscrete
 from s5_adapters.core.network.config import ACTIVATIONS, CRITIC_MEMORIES
 from s5_adapters.purejax import Trainer, restore_policy
+from tests.compilation import quick_compilation
 from tests.portable import (
     assert_agree,
     core_outputs,
@@ -25,7 +26,9 @@ from tests.portable import (
     rllib_outputs,
     sb3_outputs,
 )
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 STEPS = 500
 

@@ -19,6 +19,8 @@ import torch
 
 from s5_adapters.torch_bridge import Buckets, JaxModule, arrays, jax2torch, to_jax, to_torch
 
+pytestmark = pytest.mark.quick_compilation
+
 torch.set_num_threads(1)
 
 

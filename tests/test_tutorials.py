@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from s5_adapters import PPOConfig
+from tests.compilation import quick_compilation
 from tests.documents import run_small
-from tests.purejax.helpers import quick_compilation
+
+pytestmark = pytest.mark.quick_compilation
 
 
 def test_stable_baselines3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from s5_adapters.core.memories.s5 import block_hippo
 from . import s5_reference
 from .reference import relative_error
 
+pytestmark = pytest.mark.quick_compilation
+
 SMALL = {"d_model": 6, "d_state": 8, "n_layers": 2}
 VARIANTS: list[dict[str, Any]] = [
     {},

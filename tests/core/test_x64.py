@@ -9,7 +9,7 @@ import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, make_memory
 from s5_adapters.core.memories.memory import memory_names
-from tests.purejax.helpers import quick_compilation
+from tests.compilation import quick_compilation
 
 CONFIGS = [(name, {"d_model": 8, "n_layers": 2}) for name in memory_names()] + [
     ("s5", {"d_model": 8, "norm": "pre", "gtrxl_norm": True, "discretization": "bilinear"})

@@ -19,6 +19,8 @@ from s5_envs import GymnaxEnv, GymnaxVectorEnv, spaces
 from s5_envs.adapt import Adapted
 from tests.envs.elsewhere import FAULTS, LENGTH, Columns, FiveValues, Plain, Vendored, faulty
 
+pytestmark = pytest.mark.quick_compilation
+
 _numbers = itertools.count()
 
 

@@ -18,6 +18,8 @@ from s5_envs.in_context.renewal import GROUP
 from s5_envs.spaces import to_gymnasium
 from tests.envs.echo import Echo
 
+pytestmark = pytest.mark.quick_compilation
+
 
 def play(env: Any, actions: Any, params: Any = None, key: Any = None) -> Any:
     """Reset and step through ``actions``: what was returned, ``(T + 1, ...)`` and ``(T, ...)``, as numpy."""

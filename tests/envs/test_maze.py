@@ -16,6 +16,8 @@ from scipy import stats
 
 from s5_envs.popgym import bitboard, maze
 
+pytestmark = pytest.mark.quick_compilation
+
 SIZES = (5, 7, 9)  # the registered labyrinths' cells along a side
 
 

@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -24,17 +22,6 @@ def small_config(**overrides: Any) -> PPOConfig:
         "total_steps": 320,
     }
     return PPOConfig(**(setting | overrides))
-
-
-@contextmanager
-def quick_compilation() -> Iterator[None]:
-    """Compile in half the time, to slower code: for what a program does, not for its bits or its speed."""
-    before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", before)
 
 
 def assert_same_bits(one: Any, other: Any) -> None:

@@ -32,13 +32,9 @@ from s5_adapters.purejax.algorithms.algorithm import algorithm_class, algorithm_
 from s5_adapters.purejax.config import NETWORK_FIELDS
 from s5_adapters.purejax.rollout import Carry, Episodes, Transitions, advantages, collect, init_carry
 from tests.purejax import environments  # noqa: F401  registers
-from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
+from tests.purejax.helpers import assert_same_bits, small_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick() -> Any:
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 def small_a2c(**overrides: Any) -> A2CConfig:

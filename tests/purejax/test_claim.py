@@ -11,8 +11,11 @@ from s5_adapters.cli import main, new_trainer
 from s5_adapters.purejax import RunConfig, Trainer, restore_policy
 from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.progress import Silent
+from tests.compilation import quick_compilation
 from tests.purejax import environments  # noqa: F401  registers
-from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
+from tests.purejax.helpers import assert_same_bits, small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 RUN = RunConfig(small_config())
 OTHER = RunConfig(small_config(gamma=0.5))

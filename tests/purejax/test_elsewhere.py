@@ -9,9 +9,12 @@ import pytest
 
 import s5_envs
 from s5_adapters.purejax import PPOConfig, build_problem, make_train
+from tests.compilation import quick_compilation
 from tests.envs.elsewhere import Plain
 from tests.purejax.environments import HiddenBit
-from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
+from tests.purejax.helpers import assert_same_bits, small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 
 @dataclass(frozen=True)

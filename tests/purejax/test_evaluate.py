@@ -4,13 +4,9 @@ import pytest
 
 from s5_adapters.purejax import Evaluator, build_problem
 from tests.purejax import environments  # noqa: F401  registers
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 @pytest.fixture(scope="module")

@@ -2,14 +2,18 @@
 
 import jax
 import numpy as np
+import pytest
 
 import s5_envs
 from s5_adapters.purejax import make_train
 from s5_adapters.purejax.problem import build_problem
 from s5_envs import Family, MultiTask
 from s5_envs.base import EnvParams
+from tests.compilation import quick_compilation
 from tests.envs.echo import Echo
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 
 def two_families() -> MultiTask:

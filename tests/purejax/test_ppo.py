@@ -14,13 +14,9 @@ from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import PPOConfig, Trainer, build_problem, make_train, training
 from s5_adapters.purejax.training import update_step
 from tests.purejax import environments  # noqa: F401  registers
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 def test_a_vmapped_seed_agrees_with_the_run_alone():

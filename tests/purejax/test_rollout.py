@@ -10,15 +10,12 @@ from s5_adapters.purejax import build_problem, make_train
 from s5_adapters.purejax.normalization import init_stats, normalize, update_stats
 from s5_adapters.purejax.rollout import Transitions, advantages, collect, init_carry
 from tests.purejax import environments  # noqa: F401  registers
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
 
 LENGTH = 5
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["raw", "normalised"])

@@ -11,8 +11,11 @@ from s5_adapters.core import ActorCritic
 from s5_adapters.core.files.weights import ObservationStatistics, Policy, save_policy
 from s5_adapters.purejax import Trainer, build_problem
 from s5_adapters.purejax.start import network_settings
+from tests.compilation import quick_compilation
 from tests.envs.elsewhere import Plain
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.purejax.helpers import small_config
+
+pytestmark = pytest.mark.quick_compilation
 
 CONFIG = small_config(normalize_observations=True)
 

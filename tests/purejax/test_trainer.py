@@ -16,6 +16,8 @@ from s5_adapters.purejax.progress import Silent, Status
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
+pytestmark = pytest.mark.quick_compilation
+
 SEED = 3
 
 

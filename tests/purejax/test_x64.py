@@ -13,13 +13,9 @@ from s5_adapters.core.files.stablehlo import export_stablehlo
 from s5_adapters.core.files.weights import save_policy
 from s5_adapters.core.memories.memory import memory_names
 from s5_adapters.purejax import RunOptions, Trainer, make_train, restore_policy
-from tests.purejax.helpers import assert_same_bits, quick_compilation, small_config
+from tests.purejax.helpers import assert_same_bits, small_config
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick():
-    with quick_compilation():
-        yield
+pytestmark = pytest.mark.quick_compilation
 
 
 def types(tree: Any) -> list[Any]:

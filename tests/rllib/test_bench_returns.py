@@ -17,7 +17,8 @@ from s5_adapters.bench.spec import FRAMEWORKS, Cell, Spec
 from s5_adapters.purejax.algorithms import ppo
 from s5_adapters.sb3 import JaxVecEnv
 from s5_envs.gymnasium import GymnaxVectorEnv
-from tests.purejax.helpers import quick_compilation, small_config
+from tests.compilation import quick_compilation
+from tests.purejax.helpers import small_config
 
 SPEC = Spec(
     small_config(

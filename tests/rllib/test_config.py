@@ -19,6 +19,8 @@ import s5_envs
 from s5_adapters.rllib import S5PPOConfig, S5RLModule, check_autoreset, register_envs
 from s5_envs.gymnasium import GymnaxVectorEnv
 
+pytestmark = pytest.mark.quick_compilation
+
 TINY = {"d_model": 8, "d_state": 8, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
 
 
