@@ -115,6 +115,7 @@ def claim_new(run_dir: Path, config: RunConfig) -> Claim:
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise FolderTakenError(run_dir, "is a file, expected a folder or a name not taken")
+    config = config.completed()  # as a folder holds it
     for _ in range(_ATTEMPTS):
         _refuse_contents(run_dir)
         missing = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]

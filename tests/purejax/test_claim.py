@@ -49,7 +49,7 @@ def test_another_process_is_kept_out_until_the_first_one_is_killed(tmp_path):
                 FolderTakenError, match=rf"^run folder {run_dir}: a run is going on in it"
             ) as taken:
                 claim()
-            assert taken.value.owner == RunConfig()
+            assert taken.value.owner == RunConfig().completed()
         assert main(["train", "--resume", str(run_dir)]) == 2
         assert main(["train", "--run-dir", str(run_dir)]) == 2
         assert [path.name for path in run_dir.iterdir()] == ["config.json"]
