@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from s5_adapters.core.recurrence.scan import linear_recurrence
 from s5_adapters.core.recurrence.table import measured_method, varying_method
+from tests.compilation import quick_compilation
 
 from .reference import recurrence, recurrence_gradients, relative_error
 
@@ -159,10 +161,12 @@ def test_matches_a_float64_loop(
     problem = make_problem(length, batch, size, is_complex, seed=seed, varies=varies)
     if not with_initial:
         problem = problem._replace(initial=None)
-    for name, starts in reset_patterns(problem):
-        patterned = problem._replace(starts=starts)
-        got = states_and_gradients(patterned, method, reverse)
-        assert_matches(patterned, got, reverse, context=f"with resets: {name}")
+    # A tree of every length is most of this file's compiling; as it ships it is compiled in the tests below.
+    with quick_compilation() if method == "associative" else contextlib.nullcontext():
+        for name, starts in reset_patterns(problem):
+            patterned = problem._replace(starts=starts)
+            got = states_and_gradients(patterned, method, reverse)
+            assert_matches(patterned, got, reverse, context=f"with resets: {name}")
 
 
 @every_method
