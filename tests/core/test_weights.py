@@ -211,6 +211,7 @@ def hostile(rng):
     return change
 
 
+@pytest.mark.slow
 def test_of_ten_thousand_damaged_or_hostile_files_none_loads(tmp_path):
     path = tmp_path / "p.safetensors"
     save_policy(path, with_statistics(make_policy()))

@@ -181,6 +181,7 @@ def test_a2c_takes_one_step_over_the_whole_rollout() -> None:
     assert float(metrics["fault"]) == -1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("normalize", [False, True])
 def test_a2cs_published_setting_for_bsuite_runs(normalize: bool) -> None:
     config = A2CConfig(
@@ -313,6 +314,7 @@ def live() -> int:
     return len(jax.local_devices(backend="cpu")[0].client.live_executables())
 
 
+@pytest.mark.slow
 def test_trainers_share_their_programs_and_leave_none_behind() -> None:
     options = RunOptions(evaluation_episodes=2)
 

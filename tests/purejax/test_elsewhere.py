@@ -33,6 +33,7 @@ def _registered():
         yield
 
 
+@pytest.mark.slow
 def test_an_older_environment_trains_as_it_would_today():
     kwargs = {"length": 5, "terminates": True}
     with pytest.warns(UserWarning, match="OldHiddenBit: step gives gymnax 0.x's five values"):

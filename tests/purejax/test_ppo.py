@@ -19,6 +19,7 @@ from tests.purejax.helpers import small_config
 pytestmark = pytest.mark.quick_compilation
 
 
+@pytest.mark.slow
 def test_a_vmapped_seed_agrees_with_the_run_alone():
     train = make_train(small_config())
     keys = jax.random.split(jax.random.key(0), 3)

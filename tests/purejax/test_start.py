@@ -66,6 +66,7 @@ def test_weights_that_the_run_cannot_go_on_from_are_refused(policy, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_image_weights_of_another_width_go_on(tmp_path):
     """A policy from elsewhere (SB3's ``features_dim``) may have a narrower last layer of the Nature CNN."""
     s5_envs.register("Pictures", Plain, space=s5_envs.spaces.Box(0, 255, (36, 36, 3), np.uint8))

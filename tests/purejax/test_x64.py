@@ -58,6 +58,7 @@ def test_a_run_has_the_values_that_it_has_without():
         np.testing.assert_allclose(wide.metrics[name], values, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_resumed_evaluated_and_exported(tmp_path):
     config = small_config(env_id="Pendulum-v1", normalize_observations=True, total_steps=96)
     options = RunOptions(chunk_updates=1, checkpoint_every=1, evaluate_every=2, evaluation_episodes=2)
