@@ -20,8 +20,6 @@ from s5_adapters.sweeps.machine import machine, machine_slug
 from s5_adapters.sweeps.statistics import estimate, interquartile_mean
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 TINY = Spec(small_config(activation="tanh", total_steps=96, num_minibatches=2), threshold=-1.0, row_length=8)
 REPLACED = dataclasses.replace
 

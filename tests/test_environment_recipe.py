@@ -21,8 +21,6 @@ from s5_envs import registration
 from tests.compilation import quick_compilation
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-an-environment.md"
 ID = "s5_envs/TMaze-v0"
 

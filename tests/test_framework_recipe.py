@@ -13,8 +13,6 @@ import torch
 
 from s5_adapters import load_policy
 
-pytestmark = pytest.mark.quick_compilation
-
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-a-framework.md"
 LOOP = "for _ in range(100):"
 

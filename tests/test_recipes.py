@@ -24,8 +24,6 @@ from s5_adapters.purejax.algorithms import algorithm as algorithms
 from tests.compilation import quick_compilation
 from tests.purejax.helpers import assert_same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, ALGORITHM_PAGE = DOCS / "add-a-memory.md", DOCS / "add-an-algorithm.md"
 NAMES = ("averages", "previous")

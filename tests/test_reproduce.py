@@ -41,8 +41,6 @@ from s5_envs.listing import registry_table
 from tests.compilation import quick_compilation
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 CHECKOUT = Path(__file__).resolve().parents[1]
 TASK = "RepeatPreviousEasy"
 WHERE = {"machine": machine("cpu"), "load_average": 0.5, "side_by_side": 1}

@@ -11,8 +11,6 @@ from s5_adapters import PPOConfig
 from tests.compilation import quick_compilation
 from tests.documents import run_small
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def test_stable_baselines3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -12,8 +12,6 @@ import pytest
 import s5_envs
 from s5_envs import spaces
 
-pytestmark = pytest.mark.quick_compilation
-
 NUM_ENVS = 32
 EASY = tuple(env_id for env_id in s5_envs.popgym_ids() if env_id.endswith("Easy"))
 NEVER_TRUNCATED = ("Autoencode", "CountRecall", "HigherLower", "RepeatFirst", "RepeatPrevious", "MemoryChain")

@@ -11,8 +11,6 @@ from sb3_contrib import RecurrentPPO
 
 from s5_adapters.sb3 import S5RecurrentPPO
 
-pytestmark = pytest.mark.quick_compilation
-
 NAMED = r"parameter 'trunk\.memory/[^']+' is not finite"
 
 

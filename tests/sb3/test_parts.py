@@ -15,8 +15,6 @@ from stable_baselines3.common.utils import update_learning_rate
 
 from s5_adapters.sb3 import S5Policy, S5RecurrentPPO
 
-pytestmark = pytest.mark.quick_compilation
-
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 1, "net_arch": [4]}
 
 

@@ -23,8 +23,6 @@ from stable_baselines3.common.env_util import make_vec_env
 from s5_adapters.core.network.config import CRITIC_MEMORIES
 from s5_adapters.sb3 import MultiInputS5Policy, S5Policy, S5RecurrentPPO
 
-pytestmark = pytest.mark.quick_compilation
-
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 2, "net_arch": [6]}
 
 

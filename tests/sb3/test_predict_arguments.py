@@ -14,8 +14,6 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 
 from s5_adapters.sb3 import S5Policy
 
-pytestmark = pytest.mark.quick_compilation
-
 OBS = np.random.default_rng(0).uniform(-1, 1, (3, 3)).astype(np.float32)
 FLAGS = np.array([True, False, True])
 

@@ -18,8 +18,6 @@ from s5_adapters.sb3.state import StateLayout
 from s5_adapters.sb3.trunk import FlatTrunk, Programs
 from s5_adapters.torch_bridge import to_torch
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def config(**changes) -> ActorCriticConfig:
     base = {

@@ -18,8 +18,6 @@ from s5_adapters.sb3.vec_env import JaxVecEnv
 from s5_envs.processes import refuse_forked_process
 from tests.envs.echo import Echo
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def play(env: JaxVecEnv, steps: int, seed: int = 0) -> list[tuple]:
     rng = np.random.default_rng(seed)
