@@ -15,7 +15,6 @@ from s5_adapters import load_policy, save_policy
 from s5_adapters.core import Box, Discrete, MultiDiscrete
 from s5_adapters.core.network.config import ACTIVATIONS, CRITIC_MEMORIES
 from s5_adapters.purejax import Trainer, restore_policy
-from tests.compilation import quick_compilation
 from tests.portable import (
     assert_agree,
     core_outputs,
@@ -39,15 +38,14 @@ def test_trainer_to_sb3_to_rllib_to_trainer_ends_with_identical_arrays(
     tmp_path: Path, normalize: bool
 ) -> None:
     config = small_config(normalize_observations=normalize, total_steps=64)
-    with quick_compilation():
-        first = Trainer(config, run_dir=tmp_path / "run")
-        first.run()
-        original = restore_policy(tmp_path / "run").to_portable()
-        files = [tmp_path / f"{i}.safetensors" for i in range(3)]
-        save_policy(files[0], original)
-        save_policy(files[1], in_sb3(str(files[0]), original.config).to_policy())
-        save_policy(files[2], in_rllib(str(files[1]), original.config).to_policy())
-        second = Trainer(config, weights=str(files[2]), run_dir=tmp_path / "again")
+    first = Trainer(config, run_dir=tmp_path / "run")
+    first.run()
+    original = restore_policy(tmp_path / "run").to_portable()
+    files = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    save_policy(files[0], original)
+    save_policy(files[1], in_sb3(str(files[0]), original.config).to_policy())
+    save_policy(files[2], in_rllib(str(files[1]), original.config).to_policy())
+    second = Trainer(config, weights=str(files[2]), run_dir=tmp_path / "again")
     jax.tree.map(np.testing.assert_array_equal, second.state.params, first.state.params)
     jax.tree.map(np.testing.assert_array_equal, second.state.carry.obs_stats, first.state.carry.obs_stats)
     assert load_policy(files[2]).config == original.config
@@ -100,8 +98,7 @@ def check_agreement(policy: Any) -> None:
 @given(policies())
 @settings(max_examples=2)
 def test_all_three_agree_over_500_steps_with_resets(policy: Any) -> None:
-    with quick_compilation():
-        check_agreement(policy)
+    check_agreement(policy)
 
 
 @pytest.mark.slow  # each architecture compiles about ten programs: minutes

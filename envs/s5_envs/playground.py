@@ -14,6 +14,7 @@ from flax import struct
 from s5_envs import spaces
 from s5_envs.adapt import Adapted, narrow
 from s5_envs.base import EnvParams
+from s5_envs.dtypes import like
 from s5_envs.extras import needed_by
 from s5_envs.in_context.renewal import renew
 from s5_envs.interface import Step, jitted
@@ -77,9 +78,7 @@ class Playground:
         """Take one step, with automatic reset."""
         params = self.default_params if params is None else params
         after = _loaded(self.task).step(state.task, jnp.asarray(action, jnp.float32))
-        final = jax.tree.map(
-            lambda new, old: new.astype(old.dtype), PlaygroundState(after, state.time + 1), state
-        )
+        final = jax.tree.map(like, PlaygroundState(after, state.time + 1), state)
         terminated = final.task.done > 0
         truncated = ~terminated & (final.time >= params.max_steps_in_episode)
         info = {"terminated": terminated, "truncated": truncated, "final_observation": final.task.obs}

@@ -13,6 +13,7 @@ from flax import struct
 from s5_envs import spaces
 from s5_envs.adapt import Adapted, narrow
 from s5_envs.base import EnvParams
+from s5_envs.dtypes import like, strong
 from s5_envs.extras import needed_by
 from s5_envs.in_context.renewal import renew
 from s5_envs.interface import Step, jitted
@@ -80,7 +81,7 @@ class XMiniGrid:
         params = self.default_params if params is None else params
         env, own = self._made
         after = env.step(own, state.timestep, jnp.asarray(action, jnp.int32))
-        final = jax.tree.map(_like, XMiniGridState(after, state.time + 1), state)
+        final = jax.tree.map(like, XMiniGridState(after, state.time + 1), state)
         terminated = after.last() & (after.discount == 0)
         truncated = ~terminated & (final.time >= params.max_steps_in_episode)
         info = {"terminated": terminated, "truncated": truncated, "final_observation": _seen(final)}
@@ -89,7 +90,7 @@ class XMiniGrid:
 
     def _begun(self, key: jax.Array) -> XMiniGridState:
         env, own = self._made
-        return XMiniGridState(jax.tree.map(_strong, env.reset(own, key)), jnp.int32(0))
+        return XMiniGridState(jax.tree.map(strong, env.reset(own, key)), jnp.int32(0))
 
     @property
     def _made(self) -> tuple[Any, Any]:
@@ -127,13 +128,3 @@ def _made(env_id: str, settings: tuple[tuple[str, Any], ...]) -> tuple[Any, Any]
 
 def _seen(state: XMiniGridState) -> jax.Array:
     return jnp.asarray(state.timestep.observation, jnp.int32).reshape(-1)
-
-
-def _strong(x: Any) -> jax.Array:
-    array = jnp.asarray(x)
-    return array if jnp.issubdtype(array.dtype, jax.dtypes.extended) else array.astype(array.dtype)
-
-
-def _like(new: Any, old: jax.Array) -> jax.Array:
-    array = jnp.asarray(new)
-    return array if jnp.issubdtype(array.dtype, jax.dtypes.extended) else array.astype(old.dtype)

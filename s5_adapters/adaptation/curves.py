@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,9 +20,8 @@ from s5_adapters.purejax import (
     restore_policy,
 )
 from s5_adapters.purejax.tasks import Tasks, play_tasks, require_trials
+from s5_envs.in_context.many_tasks import Split
 from s5_envs.registration import arguments
-
-Split = Literal["training", "held_out"]
 
 WINDOWS = 50
 """Windows of steps that a task is cut into, at most."""

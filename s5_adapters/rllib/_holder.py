@@ -36,7 +36,7 @@ class NetworkHolder(nn.Module):
     def _build(self, read: ModelConfig) -> None:
         """Make the network, its parameters drawn from torch's generator."""
         self._take(read.network)
-        self._former = read.former
+        self._former = read.former if read.former != read.network else None
         seed = np.uint32(torch.randint(2**31, ()).item())
         self.network = as_module(self._programs.init(seed))
 

@@ -11,7 +11,6 @@ from s5_adapters.cli import main, new_trainer
 from s5_adapters.purejax import RunConfig, Trainer, restore_policy
 from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.progress import Silent
-from tests.compilation import quick_compilation
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
@@ -159,9 +158,8 @@ def test_a_second_demo_leaves_the_first_alone(tmp_path, monkeypatch, capsys):
 
 def test_a_live_run_may_be_read(tmp_path):
     config = small_config(env_id="HiddenBit", total_steps=32)
-    with quick_compilation():
-        trainer = Trainer(config, run_dir=tmp_path / "run")
-        trainer.run()
+    trainer = Trainer(config, run_dir=tmp_path / "run")
+    trainer.run()
     with claim_existing(tmp_path / "run").running():
         assert_same_bits(restore_policy(tmp_path / "run").params, trainer.state.params)
         assert main(["plot", str(tmp_path / "run"), "-o", str(tmp_path / "out.png")]) == 0

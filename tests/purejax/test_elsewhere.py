@@ -9,7 +9,6 @@ import pytest
 
 import s5_envs
 from s5_adapters.purejax import PPOConfig, build_problem, make_train
-from tests.compilation import quick_compilation
 from tests.envs.elsewhere import Plain
 from tests.purejax.environments import HiddenBit
 from tests.purejax.helpers import assert_same_bits, small_config
@@ -29,8 +28,6 @@ class OldHiddenBit(HiddenBit):
 @pytest.fixture(scope="module", autouse=True)
 def _registered():
     s5_envs.register("OldHiddenBit", OldHiddenBit)
-    with quick_compilation():
-        yield
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from s5_adapters.purejax import make_train
 from s5_adapters.purejax.problem import build_problem
 from s5_envs import Family, MultiTask
 from s5_envs.base import EnvParams
-from tests.compilation import quick_compilation
 from tests.envs.echo import Echo
 from tests.purejax.helpers import small_config
 
@@ -39,6 +38,5 @@ def test_each_family_has_its_share_of_the_batch() -> None:
 
 def test_it_trains() -> None:
     config = small_config(env_id="TwoFamilies", total_steps=64)
-    with quick_compilation():
-        result = jax.jit(make_train(config))(jax.random.key(0))
+    result = jax.jit(make_train(config))(jax.random.key(0))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.metrics))

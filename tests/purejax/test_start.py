@@ -11,7 +11,6 @@ from s5_adapters.core import ActorCritic
 from s5_adapters.core.files.weights import ObservationStatistics, Policy, save_policy
 from s5_adapters.purejax import Trainer, build_problem
 from s5_adapters.purejax.start import network_settings
-from tests.compilation import quick_compilation
 from tests.envs.elsewhere import Plain
 from tests.purejax.helpers import small_config
 
@@ -39,15 +38,13 @@ def refused(policy: Policy, tmp_path, **overrides) -> str:
 
 def test_the_first_state_holds_the_weights_and_their_statistics(policy, tmp_path):
     save_policy(tmp_path / "p.safetensors", policy)
-    with quick_compilation():
-        trainer = Trainer(CONFIG, weights=str(tmp_path / "p.safetensors"), run_dir=tmp_path / "run")
+    trainer = Trainer(CONFIG, weights=str(tmp_path / "p.safetensors"), run_dir=tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, trainer.state.params, policy.params)
     stats = trainer.state.carry.obs_stats
     np.testing.assert_array_equal(stats.mean, policy.obs_statistics.mean)
     assert float(stats.samples) == 50.0
     # A run that was stopped before its first checkpoint begins from them again.
-    with quick_compilation():
-        resumed = Trainer.resume(tmp_path / "run")
+    resumed = Trainer.resume(tmp_path / "run")
     jax.tree.map(np.testing.assert_array_equal, resumed.state.params, policy.params)
 
 
@@ -77,7 +74,6 @@ def test_image_weights_of_another_width_go_on(tmp_path):
     )
     config = dataclasses.replace(small_config(env_id="Pictures", total_steps=32), **network_settings(policy))
     assert config.cnn_features == 16
-    with quick_compilation():
-        trainer = Trainer(config, weights=str(tmp_path / "p.safetensors"))
-        jax.tree.map(np.testing.assert_array_equal, trainer.state.params, policy.params)
-        assert (trainer.run().metrics["fault"] == -1).all()
+    trainer = Trainer(config, weights=str(tmp_path / "p.safetensors"))
+    jax.tree.map(np.testing.assert_array_equal, trainer.state.params, policy.params)
+    assert (trainer.run().metrics["fault"] == -1).all()

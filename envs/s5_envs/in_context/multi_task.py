@@ -16,6 +16,7 @@ from flax import struct
 
 from s5_envs import spaces
 from s5_envs.adapt import adapt
+from s5_envs.dtypes import strong
 from s5_envs.in_context.renewal import FIRST_OWN
 from s5_envs.in_context.unit_box import from_unit_box, unit_box
 from s5_envs.interface import Step, jitted
@@ -209,7 +210,7 @@ class MultiTask:
         begun = [self._reset_family(i, key, params) for i in range(len(self.families))]
         first_obs = jnp.stack([obs for obs, _ in begun])
         family = self._drawn_family(key)
-        states = jax.tree.map(_strong, tuple(state for _, state in begun))
+        states = jax.tree.map(strong, tuple(state for _, state in begun))
         return first_obs[family], MultiTaskState(family, states, first_obs)
 
     @jitted
@@ -229,7 +230,7 @@ class MultiTask:
     def _branches(self, params: MultiTaskParams) -> list[Callable[..., Any]]:
         def branch(i: int, key: jax.Array, env_states: tuple[Any, ...], action: jax.Array) -> Any:
             obs, own, *rest = self._step_family(i, key, env_states[i], action, params)
-            return obs, (*env_states[:i], jax.tree.map(_strong, own), *env_states[i + 1 :]), *rest
+            return obs, (*env_states[:i], jax.tree.map(strong, own), *env_states[i + 1 :]), *rest
 
         return [partial(branch, i) for i in range(len(self.families))]
 
@@ -302,9 +303,3 @@ def _flattened(env: Any, params: Any) -> Any:
 
 def _described(value: Any) -> Any:
     return jax.tree.structure(value), [(x.shape, x.dtype) for x in jax.tree.leaves(value)]
-
-
-def _strong(x: Any) -> jax.Array:
-    """Return an array without the weak type of a Python number, which only some branches would give it."""
-    array = jnp.asarray(x)
-    return array if jnp.issubdtype(array.dtype, jax.dtypes.extended) else array.astype(array.dtype)
