@@ -15,6 +15,7 @@ from s5_adapters import load_policy, save_policy
 from s5_adapters.core import Box, Discrete, MultiDiscrete
 from s5_adapters.core.network.config import ACTIVATIONS, CRITIC_MEMORIES
 from s5_adapters.purejax import Trainer, restore_policy
+from tests.marks import slow
 from tests.portable import (
     assert_agree,
     core_outputs,
@@ -33,7 +34,7 @@ STEPS = 500
 
 
 @pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning")
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("normalize", [True, *slow(False)])
 def test_trainer_to_sb3_to_rllib_to_trainer_ends_with_identical_arrays(
     tmp_path: Path, normalize: bool
 ) -> None:

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from s5_adapters.torch_bridge import Buckets, JaxModule, arrays, jax2torch, to_jax, to_torch
 
@@ -426,6 +427,15 @@ def test_prepared_holds_nan_as_it_is() -> None:
     module = JaxModule({"w": np.full(4, np.nan, np.float32)})
     prepare = jax.jit(lambda params: params["w"])
     assert module.prepared(prepare) is module.prepared(prepare)
+
+
+def test_optimisers_take_prepared_parameters_for_their_own() -> None:
+    """One kernel for all parameters, where torch's own would have one: it asks for their class by name."""
+    module = JaxModule({"w": jnp.ones(3)})
+    module.prepared(jax.jit(lambda params: params))
+    parameters = list(module.parameters())
+    assert type(parameters[0]) is not torch.nn.Parameter
+    assert _default_to_fused_or_foreach(parameters, False, use_fused=True) == (True, False)
 
 
 def test_module_survives_pickling_and_copying_with_its_cache_filled() -> None:

@@ -12,7 +12,8 @@ from torch import nn
 from s5_adapters.core import ActorCriticConfig
 from s5_adapters.rllib._model_config import ModelConfig
 from s5_adapters.rllib._network import Programs, RowNetwork, as_module
-from s5_adapters.torch_bridge import JaxModule
+from s5_adapters.torch_bridge import Buckets, JaxModule, on_device, pad_rows, to_jax
+from s5_adapters.torch_bridge.packed import PackedJit
 
 __all__ = ["NetworkHolder"]
 
@@ -31,6 +32,7 @@ class NetworkHolder(nn.Module):
     network: JaxModule
     _rows: RowNetwork
     _programs: Programs
+    _act_rows: Buckets
     _former: ActorCriticConfig | None = None
 
     def _build(self, read: ModelConfig) -> None:
@@ -39,11 +41,25 @@ class NetworkHolder(nn.Module):
         self._former = read.former if read.former != read.network else None
         seed = np.uint32(torch.randint(2**31, ()).item())
         self.network = as_module(self._programs.init(seed))
+        self._act_rows = Buckets(max_waste=4.0, exact_first=True)
 
     def _take(self, config: ActorCriticConfig) -> None:
         """Compute with that network from now on."""
         self._rows = RowNetwork(config)
         self._programs = Programs.of(self._rows)
+
+    def _acted(self, program: PackedJit, state: torch.Tensor, obs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Call `act` or `step` with the rows padded to a bucket, and cut what it returns."""
+        rows = len(obs)
+        (padded,) = self._act_rows.fit(rows)
+        state, obs = pad_rows(state, padded), pad_rows(obs, padded)
+        prepared = self.network.prepared(self._programs.prepare)
+        with on_device(obs.device):
+            if obs.dtype == torch.uint8:
+                outputs = program((prepared, to_jax(obs, "obs")), state)
+            else:
+                outputs = program((prepared,), state, obs)
+        return tuple([output[:rows] for output in outputs])
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
         held = self.network.tree_in(state_dict, f"{prefix}network.")

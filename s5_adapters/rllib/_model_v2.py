@@ -13,7 +13,7 @@ from torch import nn
 from s5_adapters.rllib._holder import NetworkHolder
 from s5_adapters.rllib._model_config import read_model_config
 from s5_adapters.rllib._process import settle_process
-from s5_adapters.torch_bridge import Buckets, on_device, pad_rows, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, pad_rows
 
 __all__ = ["S5Model"]
 
@@ -66,7 +66,6 @@ class S5Model(TorchModelV2, NetworkHolder):
                 f"num_outputs: got {num_outputs}, expected {wanted} for {action_space}: leave "
                 "custom_action_dist and free_log_std as they are"
             )
-        self._act_rows = Buckets(max_waste=4.0, exact_first=True)
         self._sequences = Buckets(max_waste=3.0)
         self._values: torch.Tensor | None = None
 
@@ -96,7 +95,7 @@ class S5Model(TorchModelV2, NetworkHolder):
         rows = len(before)
         obs = obs.reshape(rows, -1, *obs.shape[1:])
         if obs.shape[1] == 1 and not torch.is_grad_enabled():
-            after, dist_inputs, self._values = self._step(before, obs[:, 0])
+            after, dist_inputs, self._values = self._acted(self._programs.step, before, obs[:, 0])
         else:
             padded = self._sequences.fit(*obs.shape[:2])
             run = self._programs.sequence
@@ -112,18 +111,6 @@ class S5Model(TorchModelV2, NetworkHolder):
         if self._values is None:
             raise RuntimeError("value_function: forward() has not been called yet")
         return self._values
-
-    def _step(
-        self, state: torch.Tensor, obs: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        rows = len(obs)
-        (padded,) = self._act_rows.fit(rows)
-        state, obs = pad_rows(state, padded), pad_rows(obs, padded)
-        prepared = self.network.prepared(self._programs.prepare)
-        with on_device(obs.device):
-            outputs = self._programs.step(prepared, to_jax(state, "state"), to_jax(obs, "obs"))
-        after, dist_inputs, values = (to_torch(output)[:rows] for output in outputs)
-        return after, dist_inputs, values
 
 
 ModelCatalog.register_custom_model("s5", S5Model)

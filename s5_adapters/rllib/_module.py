@@ -27,7 +27,7 @@ from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, complete_model
 from s5_adapters.rllib._network import as_module
 from s5_adapters.rllib._process import settle_process
 from s5_adapters.rllib._rows import MinibatchRows
-from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, on_device, pad_rows, to_jax, to_torch
+from s5_adapters.torch_bridge import Buckets, JaxModule, Normalizer, pad_rows
 
 __all__ = ["S5RLModule"]
 
@@ -93,7 +93,6 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
                     statistics.mean, statistics.variance, statistics.epsilon, statistics.clip
                 )
         # One shape serves almost every call of these; each is padded apart from the others.
-        self._act_rows = Buckets(max_waste=4.0, exact_first=True)
         self._train_rows = MinibatchRows()
         self._value_rows = Buckets(max_waste=4.0)
 
@@ -150,16 +149,15 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
         """Act: one step of every row, or many."""
         obs, state = self._inputs(batch)
         rows, steps = obs.shape[:2]
-        (padded,) = self._act_rows.fit(rows) if steps == 1 else self._value_rows.fit(rows)
-        obs, state = pad_rows(obs, padded), pad_rows(state, padded)
         if steps == 1:
-            prepared = self.network.prepared(self._programs.prepare)
-            with on_device(obs.device):
-                outputs = self._programs.act(prepared, to_jax(state, "state_in"), to_jax(obs[:, 0], "obs"))
-            state, dist_inputs = to_torch(outputs[0]), to_torch(outputs[1])[:, None]
+            state, dist_inputs = self._acted(self._programs.act, state, obs[:, 0])
+            dist_inputs = dist_inputs[:, None]
         else:
-            state, dist_inputs, _ = self._programs.sequence(self.network.tree(), state, obs)
-        outputs = {Columns.ACTION_DIST_INPUTS: self._without_time(dist_inputs[:rows])}
+            (padded,) = self._value_rows.fit(rows)
+            state, dist_inputs, _ = self._programs.sequence(
+                self.network.tree(), pad_rows(state, padded), pad_rows(obs, padded)
+            )
+        outputs: Batch = {Columns.ACTION_DIST_INPUTS: self._without_time(dist_inputs[:rows])}
         if self.is_stateful():
             outputs[Columns.STATE_OUT] = {_STATE: state[:rows]}
         return outputs

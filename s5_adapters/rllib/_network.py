@@ -15,6 +15,7 @@ from s5_adapters.core.files.format1 import name_in_format_1
 from s5_adapters.core.memories.state_codec import StateCodec
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.torch_bridge import JaxModule, jax2torch
+from s5_adapters.torch_bridge.packed import Joined, PackedJit, join, unjoin
 
 __all__ = ["Programs", "RowNetwork", "as_module"]
 
@@ -73,17 +74,30 @@ class RowNetwork:
 
 
 class Programs(Shared):
-    """A network's functions, compiled: `init`, `prepare`, `act` and `step` for arrays, the others for torch.
+    """A network's functions, compiled: `init` and `prepare` for arrays, the others for torch.
     `Programs.of(network)` gives the one set of a process.
+
+    `act` and `step` take `((prepared,), state, obs)`, or `((prepared, images), state)` where observations
+    are bytes.
     """
 
     def __init__(self, network: RowNetwork) -> None:
         """Compile nothing yet."""
         super().__init__(network)
+
+        def prepare(params: Any) -> Joined:
+            return join(network.net.prepare(params))
+
+        def act(held: tuple[Any, ...], *args: Any) -> Any:
+            return network.act(unjoin(held[0]), *args, *held[1:])
+
+        def step(held: tuple[Any, ...], *args: Any) -> Any:
+            return network.step(unjoin(held[0]), *args, *held[1:])
+
         self.init = jax.jit(network.init)
-        self.prepare = jax.jit(network.net.prepare)
-        self.act = jax.jit(network.act)
-        self.step = jax.jit(network.step)
+        self.prepare = jax.jit(prepare)
+        self.act = PackedJit(act)
+        self.step = PackedJit(step)
         self.train = jax2torch(network.train)
         self.values = jax2torch(network.values)
         self.sequence = jax2torch(network.sequence)

@@ -27,9 +27,9 @@ from s5_adapters.core.network.distributions import (
     distribution,
 )
 from s5_adapters.core.xla.shared import Shared
-from s5_adapters.sb3.packed import Joined, PackedJit, parted
 from s5_adapters.sb3.state import Pair
 from s5_adapters.sb3.trunk import FlatTrunk
+from s5_adapters.torch_bridge.packed import Joined, PackedJit, unjoin
 
 if TYPE_CHECKING:
     from s5_adapters.sb3.policies import S5Policy
@@ -113,7 +113,7 @@ def _step_with_heads(
         starts: jax.Array,
         noise: jax.Array,
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, Pair, Pair]:
-        prepared, (weight, bias, value_weight, value_bias, *rest) = parted(held)
+        prepared, (weight, bias, value_weight, value_bias, *rest) = unjoin(held)
         log_std = rest[0] if rest else None  # a Gaussian's
         latent_pi, latent_vf, pi, vf = trunk.step(prepared, pi, vf, features, starts)
         actions, log_probs = act(latent_pi @ weight.T + bias, log_std, noise)

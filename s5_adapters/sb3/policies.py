@@ -6,7 +6,7 @@ import itertools
 import math
 import os
 import warnings
-from typing import Any
+from typing import Any, Self
 
 import jax
 import numpy as np
@@ -33,7 +33,6 @@ from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
 from s5_adapters.sb3.dynamics import optimizer_with_scaled_dynamics
 from s5_adapters.sb3.finite import check_finite
-from s5_adapters.sb3.packed import PackedJit
 from s5_adapters.sb3.parts import MAX_STOCK_STATE, MemoryPart
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
 from s5_adapters.sb3.predicting import flags, numbers, state_pair
@@ -50,6 +49,7 @@ from s5_adapters.torch_bridge import (
     pad_rows,
     settle_jax,
 )
+from s5_adapters.torch_bridge.packed import PackedJit
 
 __all__ = ["MAX_STOCK_STATE", "CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
@@ -398,6 +398,15 @@ class S5Policy(RecurrentActorCriticPolicy):
         obs = self.normalizer(obs)
         return self.pi_features_extractor(obs), self.vf_features_extractor(obs)
 
+    @property
+    def device(self) -> th.device:
+        """Where the parameters are; SB3 looks for the first of them, several times in each `predict`."""
+        return self.trunk.device if "trunk" in self._modules else super().device
+
+    def train(self, mode: bool = True) -> Self:
+        """Set torch's mode; `predict` does at every call, hence nothing where every module is in it."""
+        return self if _are_in_mode(self, mode) else super().train(mode)
+
     def set_training_mode(self, mode: bool) -> None:
         """Set SB3's mode; after training the parameters are checked, before anything acts by them.
 
@@ -708,6 +717,16 @@ class MultiInputS5Policy(S5Policy):
     """`S5Policy` for dictionaries of observations: SB3's `CombinedExtractor` stands before it."""
 
     default_features_extractor = CombinedExtractor
+
+
+def _are_in_mode(module: nn.Module, training: bool) -> bool:
+    """Tell whether a module and all below it are in training mode, or in evaluation mode."""
+    if module.training is not training:
+        return False
+    for child in module._modules.values():
+        if child is not None and not _are_in_mode(child, training):
+            return False
+    return True
 
 
 def _padded_state(states: States, count: int) -> States:

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.core.xla.shared import Shared
-from s5_adapters.sb3.packed import Joined, PackedJit, join, parted
 from s5_adapters.sb3.state import Pair, StateLayout
 from s5_adapters.torch_bridge import jax2torch
+from s5_adapters.torch_bridge.packed import Joined, PackedJit, join, unjoin
 
 __all__ = ["FlatTrunk", "Programs"]
 
@@ -138,10 +138,10 @@ class Programs(Shared):
             return join((trunk.core.prepare(params), heads))
 
         def step(held: Joined, *args: Any) -> Any:
-            return trunk.step(parted(held)[0], *args)
+            return trunk.step(unjoin(held)[0], *args)
 
         def act(held: Joined, *args: Any) -> Any:
-            return trunk.act(parted(held)[0], *args)
+            return trunk.act(unjoin(held)[0], *args)
 
         self.init = jax.jit(trunk.init)
         self.prepare = jax.jit(prepare)

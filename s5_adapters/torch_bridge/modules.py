@@ -60,6 +60,11 @@ class JaxModule(nn.Module):
             self.register_parameter(name, nn.Parameter(value))
         self._prepared: dict[Callable[..., PyTree], tuple[Values, PyTree]] = {}
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are, by the first of them."""
+        return next(iter(self._parameters.values())).device  # type: ignore[union-attr]  # none is None
+
     @between_graphs
     def tree(self) -> PyTree:
         """Return the parameters themselves, in the pytree the model expects: what to pass to a `jax2torch`

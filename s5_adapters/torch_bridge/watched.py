@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import nn
+from torch.optim import optimizer as torch_optimizer
 
 __all__ = ["PARAMETERS", "Values"]
 
@@ -82,6 +83,10 @@ def _noting(name: str) -> Callable[..., Any]:
 
 for _name in _MAY_ALIAS:
     setattr(Watched, _name, _noting(_name))
+
+
+# Torch's optimisers step through all parameters in one kernel where every one is of these classes, by name.
+torch_optimizer._foreach_supported_types.append(Watched)  # private
 
 
 class Values:

@@ -11,6 +11,7 @@ from jax import Array
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.chunks import FULL_STEPS, LEAST_ROWS, run_in_chunks
 from s5_adapters.core.xla.recompute import after, recomputed
+from tests.marks import slow
 
 WIDTH, LENGTH, BATCH = 32, 512, 4
 ARRAY_BYTES = LENGTH * BATCH * WIDTH * 4
@@ -77,7 +78,7 @@ def gradient_bytes(n_layers: int, remat: str, chunk_rows: int) -> int:
     return int(analysis.temp_size_in_bytes)
 
 
-@pytest.mark.parametrize("chunk_rows", [128, 0])
+@pytest.mark.parametrize("chunk_rows", [128, *slow(0)])
 def test_full_keeps_one_array_a_layer_and_chunk(chunk_rows: int) -> None:
     # Where a compiler merges the recomputation with the forward pass, some ten arrays a layer are kept.
     array = ARRAY_BYTES * (chunk_rows or LENGTH * BATCH) // (LENGTH * BATCH)

@@ -16,6 +16,7 @@ import pytest
 
 from s5_adapters.core import Memory, make_memory, memory_names, register_memory
 from s5_adapters.core.memories import memory as registry
+from tests.marks import slow
 
 pytestmark = pytest.mark.quick_compilation
 
@@ -121,7 +122,7 @@ def test_steps_equal_the_sequence(name: str) -> None:
 
 
 @every_memory
-@pytest.mark.parametrize("cut", [1, 10])
+@pytest.mark.parametrize("cut", [10, *slow(1)])
 def test_a_split_sequence_equals_the_whole(name: str, cut: int) -> None:
     memory = small(name)
     params, x, starts = params_of(memory), inputs(), no_starts()
@@ -286,7 +287,7 @@ def leaf_shape(node: Any) -> bool:
 
 
 @every_memory
-@pytest.mark.parametrize("width", [1, 8, 33])
+@pytest.mark.parametrize("width", [1, *slow(8, 33)])
 def test_any_input_width(name: str, width: int) -> None:
     memory = small(name)
     x = np.random.default_rng(0).normal(size=(4, BATCH, width)).astype(np.float32)

@@ -11,6 +11,7 @@ import pytest
 
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.s5 import block_hippo
+from tests.marks import slow
 
 from . import s5_reference
 from .reference import relative_error
@@ -114,10 +115,12 @@ def directional_derivative(loss: Any, params: dict[str, Any], name: str, directi
         {"norm": "pre", "gtrxl_norm": True},
         {"discretization": "bilinear", "norm": "post"},
         # 31 steps of 2 rows in chunks of 16 rows: three chunks and a remainder.
-        {"chunk_rows": 16, "remat": "none", "method": "sequential"},
         {"chunk_rows": 16, "remat": "dots", "method": "chunked"},
-        {"chunk_rows": 16, "remat": "full", "method": "associative"},
-        {"chunk_rows": 0, "remat": "dots", "method": "sequential"},
+        *slow(
+            {"chunk_rows": 16, "remat": "none", "method": "sequential"},
+            {"chunk_rows": 16, "remat": "full", "method": "associative"},
+            {"chunk_rows": 0, "remat": "dots", "method": "sequential"},
+        ),
     ],
     ids=str,
 )

@@ -12,6 +12,7 @@ from s5_adapters.core import Box
 from s5_adapters.core.files.stablehlo import export_stablehlo
 from s5_adapters.core.files.weights import save_policy
 from tests.core.test_weights import make_policy, with_statistics
+from tests.marks import slow
 
 PROGRAM = """
 import sys
@@ -66,8 +67,10 @@ def test_it_acts_in_a_process_that_has_only_jax(tmp_path):
     "changes",
     [
         {"memory": "attention", "memory_config": {"d_model": 8}},
-        {"memory": "feedforward", "memory_config": {"d_model": 8}},
-        {"memory": "lstm", "memory_config": {"d_model": 8}},
+        *slow(
+            {"memory": "feedforward", "memory_config": {"d_model": 8}},
+            {"memory": "lstm", "memory_config": {"d_model": 8}},
+        ),
         {"obs_shape": (36, 36, 1), "cnn_features": 4, "encoder": ()},
     ],
     ids=["attention", "feedforward", "lstm", "image"],

@@ -22,6 +22,7 @@ from s5_adapters.core.files.weights import (
     load_policy,
     save_policy,
 )
+from tests.marks import slow
 
 
 def make_policy(**changes):
@@ -55,9 +56,11 @@ BOX = Box((-1.0, float("-inf")), (0.5, float("inf")))
         ("shared", "s5", Discrete(3)),
         ("shared_detached", "s5", BOX),
         ("separate", "s5", MultiDiscrete((2, 4))),
-        ("none", "s5", Discrete(3)),
-        ("separate", "gru", BOX),
-        ("shared", "feedforward", MultiDiscrete((2, 4))),
+        *slow(
+            ("none", "s5", Discrete(3)),
+            ("separate", "gru", BOX),
+            ("shared", "feedforward", MultiDiscrete((2, 4))),
+        ),
     ],
 )
 def test_a_loaded_policy_is_the_saved_one(tmp_path, critic_memory, memory, action):

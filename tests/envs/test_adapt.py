@@ -18,6 +18,7 @@ import s5_envs
 from s5_envs import GymnaxEnv, GymnaxVectorEnv, spaces
 from s5_envs.adapt import Adapted
 from tests.envs.elsewhere import FAULTS, LENGTH, Columns, FiveValues, Plain, Vendored, faulty
+from tests.marks import slow
 
 pytestmark = pytest.mark.quick_compilation
 
@@ -227,7 +228,11 @@ def test_spaces_of_other_kinds_are_refused(space: Any, action: Any, message: str
 
 @pytest.mark.parametrize(
     "env_id",
-    ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "Freeway-MinAtar", "UmbrellaChain-bsuite", "FourRooms-misc"],
+    [
+        "Pendulum-v1",
+        "UmbrellaChain-bsuite",
+        *slow("CartPole-v1", "Acrobot-v1", "Freeway-MinAtar", "FourRooms-misc"),
+    ],
 )
 def test_with_x64_the_episodes_are_those_without(env_id: str) -> None:
     def play() -> Any:

@@ -65,7 +65,12 @@ NEEDS_CONTROL = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     "env_id",
-    [pytest.param(i, marks=NEEDS_CONTROL) if i == "MetaDMC-v0" else i for i in s5_envs.registered_ids()],
+    [
+        pytest.param(i, marks=NEEDS_CONTROL)
+        if i == "MetaDMC-v0"
+        else pytest.param(i, marks=pytest.mark.slow * i.endswith(("Medium", "Hard")))
+        for i in s5_envs.registered_ids()
+    ],
 )
 def test_passes_the_checkers_of_gymnasium_and_sb3(env_id):
     with warnings.catch_warnings():

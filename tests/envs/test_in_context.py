@@ -17,6 +17,7 @@ from s5_envs.in_context.projection import orthonormal_rows
 from s5_envs.in_context.renewal import GROUP
 from s5_envs.spaces import to_gymnasium
 from tests.envs.echo import Echo
+from tests.marks import slow
 
 pytestmark = pytest.mark.quick_compilation
 
@@ -312,8 +313,7 @@ def test_symlog_is_shown_and_paid_while_trials_tell_raw_returns() -> None:
         ("RepeatPreviousEasy", 4),
         ("BattleshipEasy", None),
         ("PositionOnlyPendulumEasy", 2),
-        ("CartPole-v1", 2),
-        ("Reacher-misc", 3),
+        *slow(("CartPole-v1", 2), ("Reacher-misc", 3)),
     ],
 )
 def test_wrappers_compose_for_environments_of_make(env_id: str, action_dim: int | None) -> None:

@@ -16,6 +16,7 @@ import pytest
 import s5_envs
 from s5_envs.popgym import LabyrinthEscape, LabyrinthExplore, bitboard, maze
 from s5_envs.popgym.labyrinth import NO_ACTION
+from tests.marks import slow
 
 pytestmark = pytest.mark.quick_compilation
 
@@ -105,7 +106,7 @@ def replays(env, trace) -> Iterator[tuple[Model, int, int]]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize(("size", "limit"), [(6, 40), (10, 100), (18, 64)])
+@pytest.mark.parametrize(("size", "limit"), [(10, 100), *slow((6, 40), (18, 64))])
 def test_every_step_is_the_reference_s(family, size, limit):
     env = family(size=size, max_episode_length=limit)
     trace = rollout(env, 6, 250, seed=size)

@@ -13,6 +13,7 @@ from s5_adapters.core.xla import rows
 from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import PPOConfig, Trainer, build_problem, make_train, training
 from s5_adapters.purejax.training import update_step
+from tests.marks import slow
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 
@@ -99,8 +100,10 @@ def test_an_update_ends_where_the_policy_has_gone_too_far():
     [
         ("Pendulum-v1", {"normalize_observations": True, "normalize_rewards": True}),
         ("Switches", {"critic_memory": "none", "memory": "gru"}),
-        ("Catch-bsuite", {"critic_memory": "shared_detached", "max_grad_norm": None}),
-        ("MemoryChain-bsuite", {"normalize_advantages": False, "clip_value_loss": False}),
+        *slow(
+            ("Catch-bsuite", {"critic_memory": "shared_detached", "max_grad_norm": None}),
+            ("MemoryChain-bsuite", {"normalize_advantages": False, "clip_value_loss": False}),
+        ),
     ],
 )
 def test_every_kind_of_action_and_observation_trains(env_id, changes):

@@ -13,6 +13,7 @@ import pytest
 from s5_adapters.purejax import InterruptedRunError, NonFiniteError, RunOptions, Trainer, make_train
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.progress import Silent, Status
+from tests.marks import slow
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
@@ -39,7 +40,7 @@ def test_chunks_give_the_bits_of_the_whole(whole, tmp_path, chunk):
     assert [row["update"] for row in rows if "evaluation_return" in row] == [4, 8]
 
 
-@pytest.mark.parametrize("memory", ["s5", "gru"])
+@pytest.mark.parametrize("memory", ["s5", *slow("gru")])
 def test_every_memory_and_option_gives_the_bits_of_the_whole(memory):
     config = small_config(
         memory=memory,

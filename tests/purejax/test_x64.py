@@ -13,6 +13,7 @@ from s5_adapters.core.files.stablehlo import export_stablehlo
 from s5_adapters.core.files.weights import save_policy
 from s5_adapters.core.memories.memory import memory_names
 from s5_adapters.purejax import RunOptions, Trainer, make_train, restore_policy
+from tests.marks import slow
 from tests.purejax.helpers import assert_same_bits, small_config
 
 pytestmark = pytest.mark.quick_compilation
@@ -22,16 +23,15 @@ def types(tree: Any) -> list[Any]:
     return [(path, x.shape, x.dtype) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-CASES = [{"memory": name, "memory_config": {"d_model": 8, "n_layers": 1}} for name in memory_names()] + [
-    {"env_id": env_id, "normalize_observations": True, "normalize_rewards": True}
-    for env_id in (
-        "Pendulum-v1",
-        "Acrobot-v1",
-        "CartPole-v1",
-        "BattleshipEasy",
-        "LabyrinthExploreEasy",
-        "Catch-bsuite",
-    )
+def on(env_id: str) -> dict[str, Any]:
+    return {"env_id": env_id, "normalize_observations": True, "normalize_rewards": True}
+
+
+CASES = [
+    *({"memory": name, "memory_config": {"d_model": 8, "n_layers": 1}} for name in memory_names()),
+    on("Pendulum-v1"),
+    on("BattleshipEasy"),
+    *slow(*map(on, ("Acrobot-v1", "CartPole-v1", "LabyrinthExploreEasy", "Catch-bsuite"))),
 ]
 
 
@@ -58,6 +58,7 @@ def test_a_run_has_the_values_that_it_has_without():
         np.testing.assert_allclose(wide.metrics[name], values, rtol=2e-3, atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_run_is_kept_resumed_evaluated_and_exported(tmp_path):
     config = small_config(env_id="Pendulum-v1", normalize_observations=True, total_steps=96)

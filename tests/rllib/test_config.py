@@ -18,6 +18,7 @@ from ray.tune.registry import ENV_CREATOR, _global_registry
 import s5_envs
 from s5_adapters.rllib import S5PPOConfig, S5RLModule, check_autoreset, register_envs
 from s5_envs.gymnasium import GymnaxVectorEnv
+from tests.marks import slow
 
 pytestmark = pytest.mark.quick_compilation
 
@@ -142,7 +143,7 @@ def tiny(max_seq_len: int, **model_config: Any) -> S5PPOConfig:
     )
 
 
-@pytest.mark.parametrize("critic_memory", ["shared", "separate"])
+@pytest.mark.parametrize("critic_memory", ["separate", *slow("shared")])
 def test_a_padded_batch_has_the_loss_of_the_unpadded_episodes(critic_memory: str) -> None:
     runner = SingleAgentEnvRunner(config=tiny(52, critic_memory=critic_memory))
     episodes = runner.sample(num_episodes=3)

@@ -16,6 +16,7 @@ from ray.rllib.core.columns import Columns
 from s5_adapters.core import ActorCritic, distribution
 from s5_adapters.rllib import S5RLModule
 from s5_adapters.rllib._rows import MinibatchRows
+from tests.marks import slow
 
 pytestmark = pytest.mark.quick_compilation
 
@@ -68,10 +69,8 @@ def act_along(module: S5RLModule, obs: torch.Tensor) -> tuple[torch.Tensor, dict
     ("memory", "critic_memory"),
     [
         *(("s5", critic) for critic in CRITIC_MEMORIES),
-        ("gru", "separate"),
-        ("lru", "shared"),
-        ("mingru", "shared"),
         ("mamba", "separate"),
+        *slow(("gru", "separate"), ("lru", "shared"), ("mingru", "shared")),
     ],
 )
 def test_acting_step_by_step_is_training_on_the_row_is_the_core(memory: str, critic_memory: str) -> None:

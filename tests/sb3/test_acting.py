@@ -11,6 +11,7 @@ from stable_baselines3.common.distributions import Distribution
 from torch import nn
 
 from s5_adapters.sb3 import S5Policy, unchanged
+from tests.marks import slow
 
 pytestmark = pytest.mark.quick_compilation
 
@@ -60,7 +61,7 @@ def both_ways(
         return by_jax, flat(made.forward(*given, **kwargs))
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
+@pytest.mark.parametrize("deterministic", [False, *slow(True)])
 @pytest.mark.parametrize("name", ACTIONS)
 def test_the_same_seed_gives_what_sb3s_heads_give(
     name: str, deterministic: bool, monkeypatch: pytest.MonkeyPatch
@@ -163,3 +164,15 @@ def test_a_parameter_that_is_not_finite_is_sb3s_error(name: str) -> None:
         made.action_net.weight.fill_(float("nan"))
         with pytest.raises(ValueError, match="to satisfy the constraint"):
             made.forward(*inputs(made))
+
+
+def test_predict_sets_every_module_to_evaluation() -> None:
+    """SB3 sets the mode at every call; a module that a user, or torch, set apart must not stay so."""
+    made = policy(spaces.Discrete(3))
+    inner = made.mlp_extractor
+    for part in (made, inner, next(inner.children())):
+        part.train()
+        made.predict(np.zeros((1, 3), np.float32))
+        assert not any(module.training for module in made.modules())
+    made.train()
+    assert all(module.training for module in made.modules())

@@ -22,6 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from s5_adapters.core.network.config import CRITIC_MEMORIES
 from s5_adapters.sb3 import MultiInputS5Policy, S5Policy, S5RecurrentPPO
+from tests.marks import slow
 
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 2, "net_arch": [6]}
 
@@ -187,7 +188,7 @@ def test_the_critics_gradient_stops_where_the_topology_says(critic_memory: str) 
 
 
 @pytest.mark.parametrize("algorithm", [RecurrentPPO, S5RecurrentPPO])
-@pytest.mark.parametrize("memory", ["gru", "feedforward", "lru", "mingru", "mamba"])
+@pytest.mark.parametrize("memory", ["feedforward", "mamba", *slow("gru", "lru", "mingru")])
 def test_any_memory_of_the_registry_trains(memory: str, algorithm: type[RecurrentPPO]) -> None:
     ppo = model(algorithm, policy_kwargs={"memory": memory, "d_model": 8, "n_layers": 1, "net_arch": [4]})
     before = ppo.policy.trunk.snapshot()

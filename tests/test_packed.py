@@ -1,4 +1,4 @@
-"""Arrays that travel together: `s5_adapters.sb3.packed`."""
+"""Arrays that travel together: `s5_adapters.torch_bridge.packed`."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from s5_adapters.sb3.packed import JOINED_NUMBERS, PackedJit, join, parted
+from s5_adapters.torch_bridge.packed import JOINED_NUMBERS, PackedJit, join, unjoin
 
 
 def test_packed_arguments_and_results_come_apart_again_at_every_shape() -> None:
@@ -72,7 +72,7 @@ def test_joined_arrays_come_apart_again() -> None:
     }
     joined = jax.jit(join)(tree)
     assert [x.shape for x in joined.large] == [(JOINED_NUMBERS, 2)]
-    again = jax.jit(parted)(joined)
+    again = jax.jit(unjoin)(joined)
     assert jax.tree.structure(again) == jax.tree.structure(tree)
     jax.tree.map(np.testing.assert_array_equal, again, tree)
 
@@ -82,7 +82,7 @@ def test_one_program_serves_every_version_of_the_parameters() -> None:
 
     def scaled(held: Any, x: jax.Array) -> jax.Array:
         traced.append(x.shape)
-        return parted(held)["w"] * x
+        return unjoin(held)["w"] * x
 
     prepare, program = jax.jit(join), PackedJit(scaled)
     for value in (1.0, 2.0):

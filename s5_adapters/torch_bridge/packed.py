@@ -20,9 +20,9 @@ import numpy as np
 import torch as th
 from flax import struct
 
-from s5_adapters.torch_bridge import between_graphs, to_jax, to_torch
+from s5_adapters.torch_bridge.arrays import between_graphs, to_jax, to_torch
 
-__all__ = ["Joined", "PackedJit", "join", "parted"]
+__all__ = ["Joined", "PackedJit", "join", "unjoin"]
 
 PyTree = Any
 
@@ -52,7 +52,7 @@ class Joined:
     Attributes:
         row: the small arrays end to end.
         large: the others.
-        places: how to part them again.
+        places: where each leaf is.
     """
 
     row: jax.Array
@@ -71,7 +71,7 @@ def join(tree: PyTree) -> Joined:
     return Joined(row, [x for x, small in zip(leaves, chosen, strict=True) if not small], places)
 
 
-def parted(joined: Joined) -> PyTree:
+def unjoin(joined: Joined) -> PyTree:
     """Return the pytree that was joined; inside `jax.jit`, where it costs nothing."""
     places, large = joined.places, iter(joined.large)
     shapes = list(itertools.compress(places.shapes, places.is_small))
