@@ -5,7 +5,6 @@ line on standard error and exit code 2, a training that went wrong with 1, an in
 the signal's number.
 """
 
-import importlib
 import itertools
 import os
 import signal
@@ -19,6 +18,7 @@ import tyro
 
 from s5_adapters.bench.command import Report, Run
 from s5_adapters.cli_errors import UsageError, usage_errors
+from s5_adapters.cli_modules import Command, import_modules
 from s5_adapters.cli_settings import Settings, load_base, settings_registry
 from s5_adapters.core import checks
 from s5_adapters.reproduce.command import Reproduce
@@ -26,17 +26,6 @@ from s5_adapters.reproduce.command import Reproduce
 if TYPE_CHECKING:
     from s5_adapters.purejax import Algorithm, RestoredPolicy, RunConfig, Trainer
     from s5_adapters.purejax.progress import Reporter
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """Options of every command that reads a run's configuration."""
-
-    modules: tyro.conf.UseAppendAction[
-        Annotated[tuple[str, ...], tyro.conf.arg(name="import", metavar="MODULE")]
-    ] = ()
-    """A module to import first, from the current folder too, that registers an algorithm, a memory or an
-    environment of your own; may be given several times."""
 
 
 @dataclass(frozen=True)
@@ -368,21 +357,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return fail("interrupted", 128 + signal.SIGINT)
     return code
-
-
-def import_modules(names: Sequence[str]) -> None:
-    """Import modules, from the current folder too, for what they register.
-
-    Raises:
-        ValueError: one line, where there is no module of that name, or one that it needs.
-    """
-    if names and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    for name in names:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            raise ValueError(f"import: {name}: {error}") from error
 
 
 def fail(message: str, code: int) -> int:

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 
 from s5_adapters.bench.report import write_report
-from s5_adapters.bench.spec import FRAMEWORKS, MEMORIES, OWN, SIZES, Cell, Spec, cells, specs
+from s5_adapters.bench.spec import FRAMEWORKS, OWN, SIZES, Cell, Spec, cells, specs
 from s5_adapters.bench.sweep import run_sweep, weights_file
 from s5_adapters.cli import main
+from s5_adapters.core import memory_names
 from s5_adapters.sweeps.folder import read_failures
 from s5_adapters.sweeps.machine import machine, machine_slug
 from s5_adapters.sweeps.statistics import estimate, interquartile_mean
 from tests.purejax.helpers import small_config
 
+ALL_MEMORIES = (*memory_names(), OWN)
 TINY = Spec(small_config(activation="tanh", total_steps=96, num_minibatches=2), threshold=-1.0, row_length=8)
 REPLACED = dataclasses.replace
 
@@ -37,8 +39,8 @@ def test_a_cell_comes_back_from_json_and_its_name_tells_what_it_runs() -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_cell_has_a_network_of_the_specs_width_and_depth(size: str) -> None:
-    every = list(cells(specs(size), FRAMEWORKS, MEMORIES, 2, "cpu"))
-    assert len({cell.name for cell in every}) == len(every) == 2 * 2 * (4 * 6 + 2)
+    every = list(cells(specs(size), FRAMEWORKS, ALL_MEMORIES, 2, "cpu"))
+    assert len({cell.name for cell in every}) == len(every) == 2 * 2 * (4 * len(memory_names()) + 2)
     for cell in every:
         config = cell.config
         assert config.memory == {OWN: "lstm"}.get(cell.memory, cell.memory)

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from s5_adapters import load_policy
+from s5_adapters.bench.spec import FRAMEWORKS
 from s5_adapters.cli import main
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories import memory as registry
@@ -92,6 +93,38 @@ def test_a_recipe_trains_by_its_name(use: str) -> None:
         fresh.state.params["trunk"]["memory"],
     )
     assert all(change > 0 for change in jax.tree.leaves(moved))
+
+
+@pytest.fixture
+def my_memories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, with the page's definitions in a module, which nothing has imported yet."""
+    before = dict(registry._REGISTRY)
+    for name in NAMES:
+        registry._REGISTRY.pop(name, None)
+    *definitions, _ = snippets(PAGE)
+    (tmp_path / "my_memories.py").write_text("\n".join(definitions))
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("my_memories", None)
+    registry._REGISTRY.clear()
+    registry._REGISTRY.update(before)
+
+
+@pytest.mark.slow  # starts a process for each framework, one of them with Ray: a minute
+def test_a_recipe_is_benchmarked_by_its_name(my_memories: Path) -> None:
+    command = "bench run --import my_memories --memories averages --envs RepeatPreviousEasy --steps 3328"
+    assert main([*command.split(), "--output", "sweep"]) == 0
+    runs = sorted((my_memories / "sweep" / "runs").glob("*.json"))
+    assert [file.name.split("-averages-")[0] for file in runs] == [
+        f"RepeatPreviousEasy-{framework}" for framework in sorted(FRAMEWORKS)
+    ]
+
+
+@pytest.mark.usefixtures("my_memories")
+def test_a_memory_that_nothing_registered_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "run", "--memories", "averages"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "memories: got 'averages', expected" in line
 
 
 SMALL = {

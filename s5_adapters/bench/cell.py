@@ -1,6 +1,7 @@
-"""One cell, in this process: ``python -m s5_adapters.bench.cell CELL.json RESULT.json WEIGHTS``.
+"""One cell, in this process: ``python -m s5_adapters.bench.cell CELL.json RESULT.json WEIGHTS [MODULE...]``.
 
-WEIGHTS is the portable policy that all cells of a spec, memory and seed start from, or ``-``.
+WEIGHTS is the portable policy that all cells of a spec, memory and seed start from, or ``-``; the modules
+register memories of the user's own.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import jax
 
 from s5_adapters.bench.record import Recorder
 from s5_adapters.bench.spec import Cell
+from s5_adapters.cli_modules import import_modules
 from s5_adapters.core import ActorCritic
 from s5_adapters.core.files.weights import Policy, save_policy
 from s5_adapters.purejax.problem import build_problem
@@ -44,9 +46,11 @@ def run_cell(cell: Cell, weights: Path | None) -> dict[str, object]:
 
 
 def run(description: Mapping[str, Any], arguments: Sequence[str]) -> dict[str, object]:
-    """Run the cell of a description, from the policy whose file is the one further argument."""
+    """Run the cell of a description; ``arguments``: the policy that it starts from, modules to import."""
+    file, *modules = arguments
+    import_modules(modules)
     cell = Cell.from_dict(description)
-    weights = None if arguments[0] == "-" else Path(arguments[0])
+    weights = None if file == "-" else Path(file)
     if weights is not None and not weights.exists():
         write_weights(cell, weights)
     return run_cell(cell, weights)

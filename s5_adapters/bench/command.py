@@ -10,17 +10,17 @@ from typing import Annotated, Literal
 
 import tyro
 
-from s5_adapters.bench.spec import FRAMEWORKS, Spec, cells, specs
+from s5_adapters.bench.spec import FRAMEWORKS, OWN, Spec, cells, specs
 from s5_adapters.bench.sweep import run_sweep
-from s5_adapters.core import checks
+from s5_adapters.cli_modules import Command
+from s5_adapters.core import checks, memory_names
 from s5_adapters.sweeps.processes import require_gpu
 
-DEFAULT_MEMORIES = ("s5", "own-lstm")
-Memory = Literal["s5", "lru", "mingru", "mamba", "gru", "lstm", "own-lstm"]
+DEFAULT_MEMORIES = ("s5", OWN)
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Command):
     """Run a sweep, or the cells that it lacks, and write its report."""
 
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
@@ -32,8 +32,9 @@ class Run:
     """Environments, of those of the sweep; by default all."""
     frameworks: tuple[Literal["purejax", "sb3", "sb3-segments", "rllib"], ...] = FRAMEWORKS  # type: ignore[assignment]
     """Where the same spec is run."""
-    memories: tuple[Memory, ...] = DEFAULT_MEMORIES  # type: ignore[assignment]
-    """The memory between encoder and torsos; own-lstm is the framework's own policy, where it has one."""
+    memories: tuple[str, ...] = DEFAULT_MEMORIES
+    """The memory between encoder and torsos, by name; own-lstm is the framework's own LSTM policy, where it
+    has one."""
     seeds: int = 1
     """Runs of each combination."""
     steps: int | None = None
@@ -48,6 +49,8 @@ class Run:
         from s5_adapters.bench.report import write_report  # matplotlib and scipy
 
         chosen = self._specs()
+        for memory in self.memories:
+            checks.one_of("memories", memory, [OWN, *memory_names()])
         checks.integer("seeds", self.seeds)
         checks.positive("timeout", self.timeout)
         if self.device == "gpu":
@@ -55,7 +58,9 @@ class Run:
         wanted = cells(chosen, self.frameworks, self.memories, self.seeds, self.device)
         folder = self.output or self._folder()
         command = shlex.join(["s5-adapters", *sys.argv[1:]])
-        outcomes = run_sweep(wanted, folder, command=command, timeout=self.timeout, say=_say)
+        outcomes = run_sweep(
+            wanted, folder, command=command, timeout=self.timeout, modules=self.modules, say=_say
+        )
         failed = [outcome for outcome in outcomes if outcome.result is None]
         if len(failed) < len(outcomes):
             print(f"wrote {write_report(folder)}")

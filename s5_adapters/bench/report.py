@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from s5_adapters.bench.figures import plot_curves, plot_throughput
-from s5_adapters.bench.spec import FRAMEWORKS, MEMORIES
+from s5_adapters.bench.spec import FRAMEWORKS, OWN
 from s5_adapters.bench.summary import Group, group
 from s5_adapters.core.files.weights import write_whole
 from s5_adapters.sweeps.folder import read_results
@@ -160,7 +160,7 @@ def _label(key: Group) -> str:
 
 def _order(key: Group) -> tuple[Any, ...]:
     problem, device, framework, memory = key
-    return problem, device, FRAMEWORKS.index(framework), MEMORIES.index(memory)
+    return problem, device, FRAMEWORKS.index(framework), memory != "s5", memory == OWN, memory
 
 
 def _number(value: float | None, style: str) -> str:

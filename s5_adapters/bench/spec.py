@@ -12,7 +12,6 @@ from s5_adapters.purejax.algorithms.ppo import PPOConfig
 
 OWN = "own-lstm"
 """The memory of a cell that runs its framework's own LSTM policy, for contrast."""
-MEMORIES = ("s5", "lru", "mingru", "mamba", "gru", "lstm", OWN)
 FRAMEWORKS = ("purejax", "sb3", "sb3-segments", "rllib")
 HAVE_THEIR_OWN = ("sb3", "rllib")
 

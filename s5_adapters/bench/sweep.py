@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from s5_adapters.bench.spec import OWN, Cell
@@ -17,11 +17,14 @@ def run_sweep(
     *,
     command: str,
     timeout: float,
+    modules: Sequence[str] = (),
     say: Callable[[str], None] = print,
 ) -> list[Outcome]:
-    """Run every cell that the folder holds no result of: see ``run_jobs``."""
+    """Run every cell that the folder holds no result of, its process importing ``modules``: see
+    ``run_jobs``.
+    """
     (folder / WEIGHTS_NAME).mkdir(parents=True, exist_ok=True)
-    jobs = [_job(cell, folder) for cell in cells]
+    jobs = [_job(cell, folder, modules) for cell in cells]
     return run_jobs(jobs, folder, command=command, timeout=timeout, say=say)
 
 
@@ -30,8 +33,8 @@ def weights_file(cell: Cell, folder: Path) -> Path:
     return folder / WEIGHTS_NAME / f"{cell.spec.ppo.env_id}-{cell.memory}-seed{cell.seed}.safetensors"
 
 
-def _job(cell: Cell, folder: Path) -> Job:
+def _job(cell: Cell, folder: Path, modules: Sequence[str]) -> Job:
     weights = "-" if cell.memory == OWN else str(weights_file(cell, folder))
     # What compiling takes is measured: no program comes from a cache.
     variables = device_environment(cell.device) | {"JAX_ENABLE_COMPILATION_CACHE": "false"}
-    return Job(cell.name, cell.to_dict(), "s5_adapters.bench.cell", (weights,), variables)
+    return Job(cell.name, cell.to_dict(), "s5_adapters.bench.cell", (weights, *modules), variables)
