@@ -25,7 +25,7 @@ from s5_adapters.rllib import S5RLModule
 from s5_adapters.rllib._model_config import read_model_config
 from s5_adapters.rllib._model_v2 import S5Model
 from s5_adapters.sb3 import S5Policy
-from s5_adapters.sb3.arguments import memory_from_arguments
+from s5_adapters.sb3.arguments import NetworkArguments
 from tests.portable import assert_agree, observe, rllib_outputs, spaces_of
 from tests.purejax.helpers import small_config
 
@@ -49,10 +49,9 @@ pytestmark = pytest.mark.quick_compilation
 def memories(memory: str, words: dict[str, Any]) -> dict[str, Any]:
     """What each ecosystem makes of a policy's words, before anything is compiled."""
     trainer = dict(PPOConfig(memory=memory, memory_config=words).network["memory_config"])
-    unsaid = dict.fromkeys(("d_model", "n_layers", "lstm_hidden_size", "n_lstm_layers", "lstm_kwargs"))
     return {
         "trainer": make_memory(memory, **trainer),
-        "sb3": memory_from_arguments(memory, **unsaid | words, config={}),
+        "sb3": NetworkArguments(memory=memory, **words).make_memory(),
         "rllib": read_model_config({"memory": memory, **words}, OBS, ACTIONS).network.make_memory(),
     }
 

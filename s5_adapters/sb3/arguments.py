@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Self
 
 from torch import nn
 
@@ -16,9 +17,8 @@ from s5_adapters.core.network.config import CRITIC_MEMORIES
 __all__ = [
     "ACTIVATION_NAMES",
     "DEFAULT_CRITIC_MEMORY",
+    "NetworkArguments",
     "critic_topology",
-    "fill_from",
-    "memory_from_arguments",
 ]
 
 DEFAULT_CRITIC_MEMORY = "shared"
@@ -33,47 +33,87 @@ ACTIVATION_NAMES: dict[type[nn.Module], str] = {
 """torch's activation classes that the core computes; torsos with any other are computed by torch."""
 
 
-def memory_from_arguments(
-    name: str,
-    *,
-    d_model: int | None,
-    n_layers: int | None,
-    lstm_hidden_size: int | None,
-    n_lstm_layers: int | None,
-    lstm_kwargs: dict[str, Any] | None,
-    config: dict[str, Any],
-) -> Memory:
-    """Make the memory that a policy's arguments describe.
+@dataclass(frozen=True, kw_only=True)
+class NetworkArguments:
+    """The network as a policy's arguments say it, S5's own and `MlpLstmPolicy`'s: None where nothing is said.
 
-    Args:
-        name: a name of the registry.
+    Attributes:
+        memory: a name of the registry.
         d_model: width; `lstm_hidden_size` says the same and also sets S5's state size.
         n_layers: layers; `n_lstm_layers` says the same.
-        lstm_hidden_size: `MlpLstmPolicy`'s word for the width.
-        n_lstm_layers: `MlpLstmPolicy`'s word for the layers.
         lstm_kwargs: must be None.
-        config: the memory's other arguments. What is left out is completed by the core's defaults.
+        memory_config: the memory's other arguments.
 
-    Raises:
-        TypeError: `lstm_kwargs`, which means nothing to another memory than torch's LSTM.
-        ValueError: two words for one size that disagree, or what the memory refuses.
+    The others are `S5Policy`'s.
     """
-    if lstm_kwargs is not None:
-        raise TypeError(
-            f"lstm_kwargs is for torch's LSTM and means nothing to S5Policy (got {lstm_kwargs}): leave it out"
-        )
-    known = [field.name for field in fields(memory_class(name))]
-    for argument in config:
-        if argument not in known:
-            near = difflib.get_close_matches(argument, [*known, "memory", "encoder", "critic_memory"], n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(known)}"
-            raise ValueError(f"S5Policy: unknown argument {argument!r} for memory {name!r}; {hint}")
-    sizes = {
-        "d_model": _one_of("d_model", d_model, "lstm_hidden_size", lstm_hidden_size),
-        "n_layers": _one_of("n_layers", n_layers, "n_lstm_layers", n_lstm_layers),
-    }
-    said = {size: value for size, value in sizes.items() if value is not None}
-    return make_memory(name, **complete(name, said | config))
+
+    memory: str | None = None
+    d_model: int | None = None
+    n_layers: int | None = None
+    lstm_hidden_size: int | None = None
+    n_lstm_layers: int | None = None
+    lstm_kwargs: dict[str, Any] | None = None
+    memory_config: Mapping[str, Any] = field(default_factory=dict)
+    encoder: tuple[int, ...] | None = None
+    net_arch: list[int] | dict[str, list[int]] | None = None
+    activation_fn: type[nn.Module] = nn.Tanh
+    features_extractor_kwargs: dict[str, Any] | None = None
+    critic_memory: str | None = None
+    shared_lstm: bool | None = None
+    enable_critic_lstm: bool | None = None
+
+    def filled_from(self, network: ActorCriticConfig) -> Self:
+        """Return them with a network's values where nothing is said (for `activation_fn`: its default)."""
+        filled: dict[str, Any] = {}
+
+        def fill(name: str, value: Any, *synonyms: str) -> None:
+            if all(getattr(self, synonym) is None for synonym in (name, *synonyms)):
+                filled[name] = value
+
+        fill("memory", network.memory)
+        fill("encoder", network.encoder)
+        fill("critic_memory", network.critic_memory, "shared_lstm", "enable_critic_lstm")
+        fill("net_arch", {"pi": list(network.actor_torso), "vf": list(network.critic_torso)})
+        if self.activation_fn is nn.Tanh:
+            classes = {name: cls for cls, name in ACTIVATION_NAMES.items()}
+            filled["activation_fn"] = classes[network.activation]
+        if network.is_image:
+            kwargs = self.features_extractor_kwargs or {}
+            filled["features_extractor_kwargs"] = {"features_dim": network.cnn_features, **kwargs}
+        if self.memory in (None, network.memory):
+            own = dict(network.memory_config)
+            fill("d_model", own.pop("d_model"), "lstm_hidden_size")
+            fill("n_layers", own.pop("n_layers"), "n_lstm_layers")
+            filled["memory_config"] = {**own, **self.memory_config}
+        return replace(self, **filled)
+
+    def make_memory(self) -> Memory:
+        """Make the memory that they describe; what is left out is completed by the core's defaults.
+
+        Raises:
+            TypeError: `lstm_kwargs`, which means nothing to another memory than torch's LSTM.
+            ValueError: two words for one size that disagree, or what the memory refuses.
+        """
+        if self.lstm_kwargs is not None:
+            raise TypeError(
+                "lstm_kwargs is for torch's LSTM and means nothing to S5Policy (got "
+                f"{self.lstm_kwargs}): leave it out"
+            )
+        name = self.memory or "s5"
+        known = [one.name for one in fields(memory_class(name))]
+        for argument in self.memory_config:
+            if argument not in known:
+                near = difflib.get_close_matches(
+                    argument, [*known, "memory", "encoder", "critic_memory"], n=3
+                )
+                hint = f"did you mean {' or '.join(near)}?" if near else f"it takes {', '.join(known)}"
+                raise ValueError(f"S5Policy: unknown argument {argument!r} for memory {name!r}; {hint}")
+        sizes = {
+            "d_model": _one_of("d_model", self.d_model, "lstm_hidden_size", self.lstm_hidden_size),
+            "n_layers": _one_of("n_layers", self.n_layers, "n_lstm_layers", self.n_lstm_layers),
+        }
+        said = {size: value for size, value in sizes.items() if value is not None}
+        return make_memory(name, **complete(name, {**said, **self.memory_config}))
 
 
 def critic_topology(
@@ -112,38 +152,6 @@ def critic_topology(
         f"critic_memory {topology!r} needs share_features_extractor=True: one memory reads one input"
     )
     return topology
-
-
-def fill_from(network: ActorCriticConfig, said: dict[str, Any]) -> dict[str, Any]:
-    """Return a policy's arguments, with a network's values where nothing was said.
-
-    Args:
-        network: the architecture that unsaid arguments come from.
-        said: arguments by name, None where nothing was said (for `activation_fn` its default, Tanh), those of
-            the memory under `memory_config`.
-    """
-    filled = dict(said)
-
-    def fill(name: str, value: Any, *synonyms: str) -> None:
-        if all(filled[synonym] is None for synonym in (name, *synonyms)):
-            filled[name] = value
-
-    fill("memory", network.memory)
-    fill("encoder", network.encoder)
-    fill("critic_memory", network.critic_memory, "shared_lstm", "enable_critic_lstm")
-    fill("net_arch", {"pi": list(network.actor_torso), "vf": list(network.critic_torso)})
-    if filled["activation_fn"] is nn.Tanh:
-        classes = {name: cls for cls, name in ACTIVATION_NAMES.items()}
-        filled["activation_fn"] = classes[network.activation]
-    if network.is_image:
-        kwargs = filled["features_extractor_kwargs"] or {}
-        filled["features_extractor_kwargs"] = {"features_dim": network.cnn_features, **kwargs}
-    if filled["memory"] == network.memory:
-        own = dict(network.memory_config)
-        fill("d_model", own.pop("d_model"), "lstm_hidden_size")
-        fill("n_layers", own.pop("n_layers"), "n_lstm_layers")
-        filled["memory_config"] = own | said["memory_config"]
-    return filled
 
 
 def _one_of(name: str, value: int | None, alias: str, other: int | None) -> int | None:

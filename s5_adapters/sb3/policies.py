@@ -30,7 +30,7 @@ from s5_adapters.core import ActorCriticConfig, Discrete, checks
 from s5_adapters.core.files.weights import Policy, as_policy
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
-from s5_adapters.sb3.arguments import ACTIVATION_NAMES, critic_topology, fill_from, memory_from_arguments
+from s5_adapters.sb3.arguments import ACTIVATION_NAMES, NetworkArguments, critic_topology
 from s5_adapters.sb3.dynamics import optimizer_with_scaled_dynamics
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.parts import MAX_STOCK_STATE, MemoryPart
@@ -168,47 +168,35 @@ class S5Policy(RecurrentActorCriticPolicy):
         """See the class."""
         settle_jax()
         self.weights = None if weights is None else as_policy(weights)
-        if self.weights is not None:
-            filled = fill_from(
-                self.weights.config,
-                {
-                    "memory": memory,
-                    "encoder": encoder,
-                    "critic_memory": critic_memory,
-                    "shared_lstm": shared_lstm,
-                    "enable_critic_lstm": enable_critic_lstm,
-                    "net_arch": net_arch,
-                    "activation_fn": activation_fn,
-                    "features_extractor_kwargs": features_extractor_kwargs,
-                    "d_model": d_model,
-                    "lstm_hidden_size": lstm_hidden_size,
-                    "n_layers": n_layers,
-                    "n_lstm_layers": n_lstm_layers,
-                    "memory_config": memory_config,
-                },
-            )
-            memory, encoder, critic_memory = filled["memory"], filled["encoder"], filled["critic_memory"]
-            net_arch, activation_fn = filled["net_arch"], filled["activation_fn"]
-            features_extractor_kwargs = filled["features_extractor_kwargs"]
-            d_model, n_layers, memory_config = filled["d_model"], filled["n_layers"], filled["memory_config"]
-        extractor = self._extractor_class(features_extractor_class)
-        self._check_observation_space(observation_space, extractor)
-        self._memory = memory_from_arguments(
-            memory or "s5",
+        said = NetworkArguments(
+            memory=memory,
             d_model=d_model,
             n_layers=n_layers,
             lstm_hidden_size=lstm_hidden_size,
             n_lstm_layers=n_lstm_layers,
             lstm_kwargs=lstm_kwargs,
-            config=memory_config,
+            memory_config=memory_config,
+            encoder=encoder,
+            net_arch=net_arch,
+            activation_fn=activation_fn,
+            features_extractor_kwargs=features_extractor_kwargs,
+            critic_memory=critic_memory,
+            shared_lstm=shared_lstm,
+            enable_critic_lstm=enable_critic_lstm,
         )
+        if self.weights is not None:
+            said = said.filled_from(self.weights.config)
+        extractor = self._extractor_class(features_extractor_class)
+        self._check_observation_space(observation_space, extractor)
+        self._memory = said.make_memory()
         self._critic_memory = critic_topology(
-            critic_memory,
-            shared_lstm,
-            enable_critic_lstm,
+            said.critic_memory,
+            said.shared_lstm,
+            said.enable_critic_lstm,
             share_features_extractor=share_features_extractor,
         )
-        self._encoder = tuple(encoder or ())
+        self._encoder = tuple(said.encoder or ())
+        net_arch, features_extractor_kwargs = said.net_arch, said.features_extractor_kwargs
         self.normalizer: Normalizer | None = None
         if extractor is ImageInput and not normalize_images:
             features_extractor_kwargs = {"normalized_image": True, **(features_extractor_kwargs or {})}
@@ -230,7 +218,7 @@ class S5Policy(RecurrentActorCriticPolicy):
             action_space,
             lr_schedule,
             net_arch,
-            activation_fn,
+            said.activation_fn,
             ortho_init,
             use_sde,
             log_std_init,

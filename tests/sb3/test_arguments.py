@@ -16,22 +16,15 @@ from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 
 from s5_adapters.core import Memory, make_memory, register_memory
 from s5_adapters.sb3 import CnnS5Policy, MultiInputS5Policy, S5Policy, S5RecurrentPPO
-from s5_adapters.sb3.arguments import DEFAULT_CRITIC_MEMORY, critic_topology, memory_from_arguments
+from s5_adapters.sb3.arguments import DEFAULT_CRITIC_MEMORY, NetworkArguments, critic_topology
 from s5_adapters.sb3.policies import MAX_STOCK_STATE
 
-SAID_NOTHING: dict[str, Any] = {
-    "d_model": None,
-    "n_layers": None,
-    "lstm_hidden_size": None,
-    "n_lstm_layers": None,
-    "lstm_kwargs": None,
-}
 VECTOR, IMAGE = spaces.Box(-1, 1, (3,)), spaces.Box(0, 255, (36, 36, 3), np.uint8)
 DICT = spaces.Dict({"a": VECTOR})
 
 
 def memory(name: str = "s5", config: dict[str, Any] | None = None, **said: Any) -> Memory:
-    return memory_from_arguments(name, **{**SAID_NOTHING, **said}, config=config or {})
+    return NetworkArguments(memory=name, **said, memory_config=config or {}).make_memory()
 
 
 @pytest.mark.parametrize(
