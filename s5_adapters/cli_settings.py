@@ -196,7 +196,7 @@ _COUNT = PrimitiveConstructorSpec(
     is_instance=lambda value: isinstance(value, int),
     str_from_instance=lambda value: [str(value)],
 )
-_MAPPINGS = ("env_kwargs", "memory_config")
+_MAPPINGS = ("env_kwargs", "memory_config", "lr_scales")
 _KINDS: dict[str, Any] = {
     "env_id": Annotated[str, tyro.conf.arg(name="env", aliases=("--env-id",))],
     "total_steps": Annotated[int, _COUNT],

@@ -14,6 +14,8 @@ from s5_adapters.purejax.fields import (
     Fraction,
     Name,
     Options,
+    Parts,
+    PartScales,
     Positive,
     PositiveOrNone,
     Widths,
@@ -113,6 +115,10 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
     dynamics_lr_scale: Positive = 1.0
     """Multiplies the learning rate of what makes a memory's state fade and turn: lambda and the time steps of
     "s5", and their likes in "lru" and "mamba". S5's authors train them more slowly than the rest."""
+    freeze: Parts = ()
+    """Parts of the network that do not learn: "encoder", "memory", "torsos", "heads"."""
+    lr_scales: PartScales = dataclasses.field(default_factory=dict)
+    """Multiplies the learning rate of parts, as in {"memory": 0.1}."""
     max_grad_norm: PositiveOrNone = 0.5
     """Gradients are scaled down to this global norm; None leaves them alone."""
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from flax.core import FrozenDict, freeze
 
 from s5_adapters.core import checks
+from s5_adapters.core.network import parts
 
 
 def checked(config: object) -> dict[str, Any]:
@@ -100,5 +101,9 @@ PositiveOrNone = Annotated[float | None, _positive_or_none]
 """The same, or None."""
 NonNegative = Annotated[float, partial(_number, low=0.0)]
 """A finite number of at least 0."""
+Parts = Annotated[tuple[str, ...], parts.parts]
+"""Parts of the network (``core.network.parts``)."""
+PartScales = Annotated[Mapping[str, float], parts.part_scales]
+"""Parts of the network to finite numbers above 0, frozen."""
 Fraction = Annotated[float, partial(_number, low=0.0, high=1.0)]
 """A number from 0 to 1."""

@@ -6,6 +6,7 @@ import itertools
 import math
 import os
 import warnings
+from collections.abc import Mapping
 from typing import Any, Self
 
 import jax
@@ -28,14 +29,15 @@ from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete, checks
 from s5_adapters.core.files.weights import Policy, as_policy
+from s5_adapters.core.network import parts
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
 from s5_adapters.sb3.arguments import ACTIVATION_NAMES, NetworkArguments, critic_topology
-from s5_adapters.sb3.dynamics import optimizer_with_scaled_dynamics
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.parts import MAX_STOCK_STATE, MemoryPart
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
 from s5_adapters.sb3.predicting import flags, numbers, state_pair
+from s5_adapters.sb3.rates import freeze_parts, has_scaled_parts, optimizer_with_scaled_parts
 from s5_adapters.sb3.rollout_check import RandomState, difference
 from s5_adapters.sb3.torsos import Torsos
 from s5_adapters.sb3.trunk import FlatTrunk, Programs
@@ -118,6 +120,9 @@ class S5Policy(RecurrentActorCriticPolicy):
             a difference warn, and let SB3's modules compute every step.
         dynamics_lr_scale: multiplies the learning rate of what makes the memory's state fade and turn (S5's
             lambda and time steps), which S5's authors train more slowly; 1 by default.
+        freeze: parts that do not learn: "encoder" (a features extractor's parameters too), "memory",
+            "torsos", "heads".
+        lr_scales: multiplies the learning rate of parts, `{"memory": 0.1}`.
         **memory_config: the memory's own arguments: `d_state`, `dt_min`, `dt_max`, `discretization`, ...
 
     Raises:
@@ -163,6 +168,8 @@ class S5Policy(RecurrentActorCriticPolicy):
         weights: Policy | str | os.PathLike[str] | None = None,
         check_rollout: bool = True,
         dynamics_lr_scale: float = 1.0,
+        freeze: tuple[str, ...] = (),
+        lr_scales: Mapping[str, float] | None = None,
         **memory_config: Any,
     ) -> None:
         """See the class."""
@@ -208,6 +215,8 @@ class S5Policy(RecurrentActorCriticPolicy):
         self.lstm_output_dim = self._memory.d_model
         self.check_rollout = check_rollout
         self.dynamics_lr_scale = checks.positive("dynamics_lr_scale", dynamics_lr_scale)
+        self.freeze = parts.parts("freeze", freeze)
+        self.lr_scales = parts.part_scales("lr_scales", lr_scales or {})
         self._is_checked = not check_rollout
         self._leaves_heads_to_sb3 = False
         self._trainings = 0
@@ -597,9 +606,9 @@ class S5Policy(RecurrentActorCriticPolicy):
             self.optimizer = self.optimizer_class(  # type: ignore[call-arg]  # Optimizer lacks lr
                 parameters, lr=rate, **self.optimizer_kwargs
             )
-        if self.dynamics_lr_scale != 1:
-            scale = self.dynamics_lr_scale
-            self.optimizer = optimizer_with_scaled_dynamics(self, lr_schedule(1), scale)
+        if has_scaled_parts(self):
+            self.optimizer = optimizer_with_scaled_parts(self, lr_schedule(1))
+        freeze_parts(self)
         if not isinstance(self.mlp_extractor, Torsos):
             self._try_mlp_extractor()
 
@@ -674,6 +683,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             "weights": self.weights,
             "check_rollout": self.check_rollout,
             "dynamics_lr_scale": self.dynamics_lr_scale,
+            "freeze": self.freeze,
+            "lr_scales": dict(self.lr_scales),
             **memory,
         }
 

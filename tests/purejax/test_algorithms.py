@@ -82,7 +82,7 @@ def test_a_configuration_names_its_algorithm_and_one_that_does_not_is_ppos(tmp_p
     assert values["algorithm"] == "a2c"
     assert RunConfig.from_dict(values) == config
     old = RunConfig(small_config()).to_dict()
-    later = ("optimizer", "time_limit", "resets", "dynamics_lr_scale", "target_kl")
+    later = ("optimizer", "time_limit", "resets", "dynamics_lr_scale", "target_kl", "freeze", "lr_scales")
     for name in ("algorithm", "cnn_features", *later):
         del old[name]
     assert RunConfig.from_dict(old) == RunConfig(small_config())
@@ -93,9 +93,9 @@ def test_a_configuration_names_its_algorithm_and_one_that_does_not_is_ppos(tmp_p
 
 
 def test_the_networks_fields_are_those_of_the_network() -> None:
-    """Defined once for the trainer; the network has two more, which the environment decides."""
+    """Defined once for the trainer; the network has three more, which the environment decides."""
     network = {field.name for field in dataclasses.fields(ActorCriticConfig)}
-    assert set(NETWORK_FIELDS) == network - {"obs_shape", "action"}
+    assert set(NETWORK_FIELDS) == network - {"obs_shape", "action", "action_mask"}
     assert set(PPOConfig().network) == set(NETWORK_FIELDS)
 
 

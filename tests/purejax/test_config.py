@@ -36,6 +36,8 @@ def test_the_published_setting():
         "anneal_learning_rate": False,
         "adam_eps": 1e-5,
         "dynamics_lr_scale": 1.0,
+        "freeze": [],
+        "lr_scales": {},
         "max_grad_norm": 0.5,
         "gamma": 0.99,
         "time_limit": "terminal",

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from s5_adapters.core.memories.memory import memory_class
+from s5_adapters.core.network.parts import part_of
 from s5_adapters.core.registry import Registry
 from s5_adapters.purejax.algorithms.metrics import Metrics, find_fault, name_quantity
 from s5_adapters.purejax.config import TrainConfig
@@ -97,11 +98,21 @@ class Algorithm(TrainConfig, ABC):
         self, params: Pytree, opt_state: Pytree, grads: Pytree, learning_rate: jax.Array
     ) -> tuple[Pytree, Pytree]:
         """Take one gradient step; the learning rate may be traced."""
+        if self.freeze:  # before the optimiser: what is frozen has no part in the norm that is clipped
+            grads = jax.tree_util.tree_map_with_path(self._thawed, grads)
         directions, opt_state = self.make_optimizer().update(grads, opt_state, params)
         if self.dynamics_lr_scale != 1:
             directions = self._scale_dynamics(directions)
+        if self.lr_scales:
+            directions = jax.tree_util.tree_map_with_path(self._scale_part, directions)
         params = jax.tree.map(lambda param, direction: param - learning_rate * direction, params, directions)
         return params, opt_state
+
+    def _thawed(self, path: tuple[Any, ...], gradient: jax.Array) -> jax.Array:
+        return jnp.zeros_like(gradient) if _part(path) in self.freeze else gradient
+
+    def _scale_part(self, path: tuple[Any, ...], direction: jax.Array) -> jax.Array:
+        return self.lr_scales.get(_part(path), 1.0) * direction
 
     def _scale_dynamics(self, directions: Pytree) -> Pytree:
         scale, names = self.dynamics_lr_scale, memory_class(self.memory).dynamics
@@ -140,6 +151,10 @@ class Algorithm(TrainConfig, ABC):
         """Say in words which number the metric ``fault`` of an update means."""
         quantity, step = name_quantity(int(fault), self.LOSSES, self.gradient_steps)
         return quantity if step is None else quantity + self.name_gradient_step(step)
+
+
+def _part(path: tuple[Any, ...]) -> str:
+    return part_of(jax.tree_util.keystr(path, simple=True, separator="/"))
 
 
 A = TypeVar("A", bound=type[Algorithm])

@@ -1,0 +1,59 @@
+"""Parts of the network by the names that users say: to freeze one, or let it learn more slowly."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from flax.core import FrozenDict, freeze
+
+from s5_adapters.core.checks import one_of, positive
+
+PARTS: Final = ("encoder", "memory", "torsos", "heads")
+
+_PART_OF: Final = {
+    "encoder": "encoder",
+    "critic_encoder": "encoder",
+    "memory": "memory",
+    "critic_memory": "memory",
+    "actor": "torsos",
+    "critic": "torsos",
+}
+"""By the trunk's own names."""
+
+
+def part_of(name: str) -> str:
+    """Return the part that a parameter belongs to.
+
+    Args:
+        name: its path in the network's parameters, ``"trunk/memory/B"`` or ``"heads/actor/kernel"``.
+
+    """
+    first, second = name.split("/")[:2]
+    return "heads" if first == "heads" else _PART_OF[second]
+
+
+def parts(name: str, value: object) -> tuple[str, ...]:
+    """Return a list or tuple of parts as a tuple, each once and in their order.
+
+    Raises:
+        ValueError: anything else, or a name that is no part's; one line.
+
+    """
+    if isinstance(value, str) or not isinstance(value, list | tuple):
+        raise ValueError(f"{name}: got {value!r}, expected a list of {', '.join(PARTS)}")
+    given = [one_of(f"{name}[{i}]", part, PARTS) for i, part in enumerate(value)]
+    return tuple(part for part in PARTS if part in given)
+
+
+def part_scales(name: str, value: object) -> FrozenDict[str, Any]:
+    """Return a mapping of parts to positive numbers, frozen.
+
+    Raises:
+        ValueError: anything else, or a name that is no part's; one line.
+
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: got {value!r}, expected a mapping of {', '.join(PARTS)} to numbers > 0")
+    frozen: FrozenDict[str, Any] = freeze(
+        {one_of(name, part, PARTS): positive(f"{name}[{part!r}]", scale) for part, scale in value.items()}
+    )
+    return frozen

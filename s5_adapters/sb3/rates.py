@@ -1,0 +1,69 @@
+"""Parts of a policy that are frozen or learn more slowly, under SB3's one schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch as th
+from torch import nn
+
+from s5_adapters.core.memories.memory import memory_class
+from s5_adapters.core.network.parts import part_of
+from s5_adapters.torch_bridge.rates import follow_first_group, groups_by_scale
+
+if TYPE_CHECKING:
+    from s5_adapters.sb3.policies import S5Policy
+
+__all__ = ["freeze_parts", "has_scaled_parts", "optimizer_with_scaled_parts"]
+
+
+def freeze_parts(policy: S5Policy) -> None:
+    """Take the gradients of the parts in `policy.freeze`."""
+    for name, parameter in policy.named_parameters():
+        if _part(name) in policy.freeze:
+            parameter.requires_grad_(False)
+
+
+def has_scaled_parts(policy: S5Policy) -> bool:
+    """Tell whether any parameter learns at another rate than the rest."""
+    return policy.dynamics_lr_scale != 1 or bool(policy.lr_scales)
+
+
+def optimizer_with_scaled_parts(policy: S5Policy, lr: float) -> th.optim.Optimizer:
+    """Return the policy's optimizer, with a group for each rate.
+
+    `policy.lr_scales` scales the parts that it names, `policy.dynamics_lr_scale` the memories' dynamics
+    (`Memory.dynamics`) besides. SB3 sets the rate of every group to its schedule's before each training: the
+    others are scaled from the first within each step.
+
+    Raises:
+        ValueError: the memory says of no parameter that it makes its state fade.
+    """
+    memory, scale = policy.trunk_config.memory, policy.dynamics_lr_scale
+    slow = {id(parameter) for parameter in _dynamics(policy, memory_class(memory).dynamics)}
+    if scale != 1 and not slow:
+        raise ValueError(f"dynamics_lr_scale: got {scale:g}, expected 1 with memory {memory!r}")
+    groups, scales = groups_by_scale(
+        (p, policy.lr_scales.get(_part(name), 1.0) * (scale if id(p) in slow else 1.0))
+        for name, p in policy.named_parameters()
+    )
+    optimizer = policy.optimizer_class(groups, lr=lr, **policy.optimizer_kwargs)  # type: ignore[call-arg]
+    follow_first_group(optimizer, scales)
+    return optimizer
+
+
+def _part(name: str) -> str:
+    """Return the part that one of the policy's parameters belongs to."""
+    module, _, rest = name.partition(".")
+    if module == "trunk":
+        return part_of(f"trunk/{rest}")
+    if module == "mlp_extractor":
+        return "torsos"
+    return "encoder" if module.endswith("features_extractor") else "heads"
+
+
+def _dynamics(policy: S5Policy, names: tuple[str, ...]) -> Iterator[nn.Parameter]:
+    for part in (policy.lstm_actor, policy.lstm_critic):
+        if part is not None:
+            yield from (parameter for name, parameter in part.named_parameters() if name in names)
