@@ -13,6 +13,7 @@ from s5_envs.in_context import (
     TrialEnd,
     Trials,
 )
+from s5_envs.masks import ActionMask, SplitActionMask
 from s5_envs.registration import gymnax_ids, make, popgym_ids, register, registered_ids
 from s5_envs.spaces import MultiDiscrete
 from s5_envs.wrappers import (
@@ -25,6 +26,7 @@ from s5_envs.wrappers import (
 )
 
 __all__ = [
+    "ActionMask",
     "EnvParams",
     "EnvState",
     "Environment",
@@ -41,6 +43,7 @@ __all__ = [
     "PreviousReward",
     "RandomProjection",
     "ScaleReward",
+    "SplitActionMask",
     "Symlog",
     "TrialEnd",
     "Trials",

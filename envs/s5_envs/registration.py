@@ -9,13 +9,14 @@ from dataclasses import fields, is_dataclass
 from functools import partial
 from typing import Any
 
-from s5_envs import popgym
+from s5_envs import popgym, spaces
 from s5_envs.adapt import adapt, narrow
 from s5_envs.extras import adapter_of
 from s5_envs.in_context.meta_cartpole import meta_cartpole
 from s5_envs.in_context.meta_control import meta_control
 from s5_envs.in_context.meta_dmc import meta_dmc
 from s5_envs.interface import AnyEnvironment, PyTree
+from s5_envs.masks import ActionMask
 from s5_envs.memory_chain import MemoryChain
 from s5_envs.wrappers import FlattenAction, PreviousAction
 
@@ -55,7 +56,12 @@ def gymnax_ids() -> tuple[str, ...]:
 
 
 def make(
-    env_id: str, *, previous_action: bool | None = None, flatten_action: bool = False, **kwargs: Any
+    env_id: str,
+    *,
+    previous_action: bool | None = None,
+    flatten_action: bool = False,
+    action_mask: bool = False,
+    **kwargs: Any,
 ) -> tuple[AnyEnvironment, PyTree]:
     """Build an environment: ``env, params``.
 
@@ -70,6 +76,9 @@ def make(
         previous_action: wrap in ``PreviousAction``; None leaves it to the family, False never does.
         flatten_action: make one discrete action of a multi-discrete one (the previous action is still
             encoded by its components, as in POPGym).
+        action_mask: observe a Dict with the mask of the actions that the rules leave (``ActionMask``), of
+            Battleship, Concentration and MineSweeper; implies ``flatten_action`` where there is something to
+            flatten.
         **kwargs: the difficulty, in place of the id's own (``make("RepeatPreviousEasy", k=8)``); for a gymnax
             id its constructor's arguments or fields of its parameters.
 
@@ -92,9 +101,9 @@ def make(
     env = adapt(env, params, name=env_id)
     if previous_action or (previous_action is None and getattr(env, "obs_requires_prev_action", False)):
         env = PreviousAction(env)
-    if flatten_action:
+    if flatten_action or (action_mask and isinstance(env.action_space(params), spaces.MultiDiscrete)):
         env = FlattenAction(env)
-    return env, params
+    return (ActionMask(env) if action_mask else env), params
 
 
 def arguments(env_id: str) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ from s5_adapters.core.network.distributions import (
     MultiDiscrete,
     distribution,
 )
+from s5_adapters.core.network.masks import MaskedObservation
 from s5_adapters.core.recurrence.scan import linear_recurrence
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "Box",
     "Discrete",
     "Distribution",
+    "MaskedObservation",
     "Memory",
     "MultiDiscrete",
     "distribution",

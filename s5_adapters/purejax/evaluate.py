@@ -45,7 +45,7 @@ class Acting(Protocol):
         """Environment states."""
 
     @property
-    def obs(self) -> jax.Array:
+    def obs(self) -> Pytree:
         """The observation to act on next."""
 
     @property
@@ -63,7 +63,7 @@ class Acting(Protocol):
 
 class _Loop(NamedTuple):
     env_state: Pytree
-    obs: jax.Array
+    obs: Pytree
     episode_starts: jax.Array
     memory_state: Pytree
     episode_return: jax.Array
@@ -133,7 +133,8 @@ def act(
     memory_state, dist_inputs, _ = problem.net.step(prepared, now.memory_state, obs, episode_starts)
     dist = distribution(problem.action, dist_inputs)
     action = dist.mode() if deterministic else dist.sample(action_key)
-    return key, memory_state, problem.step(jax.random.split(env_key, len(obs)), now.env_state, action)
+    env_keys = jax.random.split(env_key, len(episode_starts))
+    return key, memory_state, problem.step(env_keys, now.env_state, action)
 
 
 def _reset(problem: Problem, shares: tuple[int, ...], key: jax.Array) -> _Loop:

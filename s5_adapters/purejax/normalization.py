@@ -1,11 +1,12 @@
 """Running statistics of observations and of discounted returns, updated inside the rollout."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from s5_adapters.core.network import normalization
+from s5_adapters.core.network.masks import MaskedObservation
 from s5_adapters.core.network.normalization import CLIP, EPSILON
 
 
@@ -43,8 +44,13 @@ def update_stats(stats: RunningStats, batch: jax.Array) -> RunningStats:
     return RunningStats(mean, squares / count, count)
 
 
-def normalize(stats: RunningStats, x: jax.Array) -> jax.Array:
-    """Return ``(x - mean) / std`` clipped to [-CLIP, CLIP], float32; ``x`` is ``(..., *sample_shape)``."""
+def normalize(stats: RunningStats, x: Any) -> Any:
+    """Return ``(x - mean) / std`` clipped to [-CLIP, CLIP], float32; ``x`` is ``(..., *sample_shape)``.
+
+    A ``MaskedObservation`` keeps its mask.
+    """
+    if isinstance(x, MaskedObservation):
+        return x._replace(obs=normalize(stats, x.obs))
     normal: jax.Array = normalization.normalize(x.astype(jnp.float32), stats.mean, stats.variance)
     return normal
 

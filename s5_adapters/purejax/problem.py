@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from flax.core import FrozenDict
 
 import s5_envs
-from s5_adapters.core import ActorCritic, ActorCriticConfig, Box
+from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, MaskedObservation
 from s5_adapters.core.memories.memory import memory_class
-from s5_adapters.core.network.spaces import action_spec, observation_shape
+from s5_adapters.core.network.spaces import action_spec, has_action_mask, observation_shape
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.config import TrainConfig
 from s5_envs.batch import reset_batch, step_batch
@@ -21,8 +21,9 @@ Pytree = Any
 class EnvStep(NamedTuple):
     """The result of one step of every environment; arrays lead with ``num_envs``."""
 
-    obs: jax.Array
-    """The next observation: after an episode's end, the first of the next episode."""
+    obs: Pytree
+    """The next observation: after an episode's end, the first of the next episode; an array, or a
+    ``MaskedObservation`` where the environment tells which actions are allowed."""
     state: Pytree
     """Environment states, after the automatic reset."""
     reward: jax.Array
@@ -31,7 +32,7 @@ class EnvStep(NamedTuple):
     """bool: the episode ended by its own rules; nothing follows it."""
     truncated: jax.Array
     """bool: a limit cut the episode short, and it had not ended by its own rules."""
-    final_obs: jax.Array
+    final_obs: Pytree
     """The observation before the automatic reset."""
     info: dict[str, Pytree]
     """What the environment tells beside."""
@@ -59,17 +60,25 @@ class Problem(Shared):
         env, env_params = s5_envs.make(env_id, **env_kwargs)
         # A problem may be built with x64 off and used with it on, as in evaluating what was trained before.
         env = s5_envs.adapt(env, env_params, name=env_id, always=True)
-        if not hasattr(env.observation_space(env_params), "low"):
+        space = env.observation_space(env_params)
+        self._is_masked = has_action_mask(space)
+        if self._is_masked:
+            env = s5_envs.SplitActionMask(env)
+            space = env.observation_space(env_params).spaces["observation"]
+        elif not hasattr(space, "low"):
             env = s5_envs.FlattenObservation(env)
+            space = env.observation_space(env_params)
         self.env: Any = env
         self.env_params: Any = env_params
         try:
             self.action = action_spec(env.action_space(env_params))
-            self.obs_shape = observation_shape(env.observation_space(env_params))
+            self.obs_shape = observation_shape(space)
         except ValueError as error:
             raise ValueError(f"{env_id}: {error}") from None
         self.net = ActorCritic(
-            ActorCriticConfig(obs_shape=self.obs_shape, action=self.action, **dict(network))
+            ActorCriticConfig(
+                obs_shape=self.obs_shape, action=self.action, action_mask=self._is_masked, **dict(network)
+            )
         )
         self.programs: dict[Hashable, Any] = {}
         self._resets = resets
@@ -78,8 +87,8 @@ class Problem(Shared):
         """Return where the memory is told that an episode starts: nowhere in the ablation without resets."""
         return episode_starts if self._resets else jnp.zeros_like(episode_starts)
 
-    def reset(self, key: jax.Array, num_envs: int) -> tuple[jax.Array, Pytree]:
-        """Begin an episode in each environment: ``obs (num_envs, *obs_shape)`` and the states."""
+    def reset(self, key: jax.Array, num_envs: int) -> tuple[Pytree, Pytree]:
+        """Begin an episode in each environment: ``obs (num_envs, *obs_shape)``, masked or not, and states."""
         obs, state = reset_batch(self.env, jax.random.split(key, num_envs), self.env_params)
         return self._shape(obs), jax.tree.map(_strong, state)
 
@@ -109,7 +118,12 @@ class Problem(Shared):
             info=info,
         )
 
-    def _shape(self, obs: jax.Array) -> jax.Array:
+    def _shape(self, obs: Pytree) -> Pytree:
+        if self._is_masked:
+            return MaskedObservation(self._array(obs["observation"]), obs["action_mask"].astype(bool))
+        return self._array(obs)
+
+    def _array(self, obs: jax.Array) -> jax.Array:
         return _strong(obs.reshape(-1, *self.obs_shape))
 
 

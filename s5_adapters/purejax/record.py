@@ -32,7 +32,7 @@ def record_episode(
 
     @jax.jit
     def act(
-        prepared: Pytree, memory_state: Pytree, obs: jax.Array, starts: jax.Array, key: jax.Array
+        prepared: Pytree, memory_state: Pytree, obs: Pytree, starts: jax.Array, key: jax.Array
     ) -> tuple[Pytree, jax.Array]:
         memory_starts = problem.memory_starts(starts)
         memory_state, dist_inputs, _ = problem.net.step(prepared, memory_state, obs, memory_starts)

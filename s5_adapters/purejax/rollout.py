@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from s5_adapters.core import linear_recurrence
 from s5_adapters.core.network.distributions import distribution
+from s5_adapters.core.network.masks import split_mask
 from s5_adapters.purejax.config import TrainConfig
 from s5_adapters.purejax.normalization import RunningStats, init_stats, normalize, scale, update_stats
 from s5_adapters.purejax.problem import Problem, Pytree
@@ -16,8 +17,8 @@ class Carry(NamedTuple):
     """State between two rollouts; arrays lead with ``num_envs`` unless said otherwise."""
 
     env_state: Pytree
-    obs: jax.Array
-    """The observation to act on next, as the environment gave it."""
+    obs: Pytree
+    """The observation to act on next, as the environment gave it, with its mask if it has one."""
     episode_starts: jax.Array
     """bool: ``obs`` is the first of its episode."""
     memory_state: Pytree
@@ -37,8 +38,8 @@ class Carry(NamedTuple):
 class Transitions(NamedTuple):
     """A rollout as algorithms see it; every leaf leads with ``(num_steps, num_envs)``."""
 
-    obs: jax.Array
-    """Normalised, if observations are."""
+    obs: Pytree
+    """Normalised, if observations are; with the masks of allowed actions, a ``MaskedObservation``."""
     episode_starts: jax.Array
     """Where the memory is told that an episode starts."""
     action: jax.Array
@@ -103,7 +104,7 @@ def collect(
         carry: Carry, now: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[Carry, tuple[Transitions, Episodes]]:
         sample_key, step_keys, is_last = now
-        obs_stats = None if carry.obs_stats is None else update_stats(carry.obs_stats, carry.obs)
+        obs_stats = None if carry.obs_stats is None else _updated(carry.obs_stats, carry.obs)
         obs = _network_input(obs_stats, carry.obs)
         episode_starts = problem.memory_starts(carry.episode_starts)
         memory_state, dist_inputs, value = net.step(prepared, carry.memory_state, obs, episode_starts)
@@ -177,5 +178,9 @@ def advantages(transitions: Transitions, gamma: float, gae_lambda: float) -> tup
     return advantage, advantage + transitions.value
 
 
-def _network_input(stats: RunningStats | None, obs: jax.Array) -> jax.Array:
+def _updated(stats: RunningStats, obs: Pytree) -> RunningStats:
+    return update_stats(stats, split_mask(obs)[0])
+
+
+def _network_input(stats: RunningStats | None, obs: Pytree) -> Pytree:
     return obs if stats is None else normalize(stats, obs)

@@ -29,7 +29,7 @@ class Tasks(NamedTuple):
 
 class _Loop(NamedTuple):
     env_state: Pytree
-    obs: jax.Array
+    obs: Pytree
     episode_starts: jax.Array
     memory_state: Pytree
     key: jax.Array

@@ -15,6 +15,8 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.spaces.space_utils import BatchedNdArray
 
+from s5_adapters.torch_bridge.rates import follow_first_group, groups_by_scale
+
 __all__ = [
     "AddOneStep",
     "DropRowsThatCountNothing",
@@ -31,11 +33,33 @@ LEAST_DEVIATION = 1e-4
 class S5PPOTorchLearner(PPOTorchLearner):
     """`PPOTorchLearner` with pieces of its own in the pipeline that makes batches of episodes.
 
+    A module's frozen parts and learning rates (`freeze`, `lr_scales`) are kept to.
+
     `AddOneStep` and `SplitIntoRows` in the places of RLlib's pieces, whose work they do in less time; behind
     RLlib's advantage estimation `StandardizeAdvantages` and `DropRowsThatCountNothing`. What a user puts into
     the pipeline (`training(learner_connector=...)`) stays where it is. One without RLlib's default pieces is
     left alone.
     """
+
+    def get_parameters(self, module: Any) -> list[Any]:
+        """Return the parameters that learn: RLlib asks every one of these for a gradient."""
+        return [parameter for parameter in super().get_parameters(module) if parameter.requires_grad]
+
+    def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:
+        """Make Adam as RLlib does, with a group for each learning rate."""
+        modules: Any = self._module
+        module = modules[module_id]
+        if not getattr(module, "lr_scales", None):
+            super().configure_optimizers_for_module(module_id, config)
+            return
+        scales = module.parameter_scales()
+        parameters = self.get_parameters(module)
+        groups, group_scales = groups_by_scale((p, scales.get(id(p), 1.0)) for p in parameters)
+        optimizer = torch.optim.Adam(groups)
+        follow_first_group(optimizer, group_scales)
+        self.register_optimizer(
+            module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=config.lr
+        )
 
     def build(self) -> None:
         """Build the pipeline; RLlib calls this once."""

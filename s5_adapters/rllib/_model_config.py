@@ -13,15 +13,18 @@ from s5_adapters.core.checks import integer, nearest_names
 from s5_adapters.core.files.weights import Policy, as_policy, require_same_network
 from s5_adapters.core.memories.defaults import complete, complete_as_formerly
 from s5_adapters.core.memories.memory import memory_class
-from s5_adapters.core.network.spaces import action_spec, observation_shape
+from s5_adapters.core.network import parts
+from s5_adapters.core.network.spaces import ACTION_MASK, action_spec, has_action_mask, observation_shape
 
 __all__ = ["ACTIONS_IN_ENV_UNITS", "ModelConfig", "complete_model_config", "read_model_config"]
 
-_NETWORK = tuple(f.name for f in fields(ActorCriticConfig) if f.name not in ("obs_shape", "action"))
+_NETWORK = tuple(
+    f.name for f in fields(ActorCriticConfig) if f.name not in ("obs_shape", "action", "action_mask")
+)
 ACTIONS_IN_ENV_UNITS = "actions_in_env_units"
 """True where RLlib hands actions to the environment as the module gives them, clipped to the bounds. Only a
 config knows, so `S5PPOConfig` says it."""
-_OTHER_KEYS = ("max_seq_len", "weights", ACTIONS_IN_ENV_UNITS)
+_OTHER_KEYS = ("max_seq_len", "weights", "freeze", "lr_scales", ACTIONS_IN_ENV_UNITS)
 _PUT_IN_BY_RLLIB = frozenset({"vf_share_layers"})
 """Keys that PPO and APPO add to every `model_config`; `critic_memory` says it here."""
 
@@ -36,12 +39,16 @@ class ModelConfig:
             from then hold; None where a policy says everything.
         max_seq_len: steps in a row of a training batch; None where it was not given.
         weights: the portable policy to start from, if one was given.
+        freeze: parts that do not learn.
+        lr_scales: what multiplies the learning rate of parts.
     """
 
     network: ActorCriticConfig
     former: ActorCriticConfig | None
     max_seq_len: int | None
     weights: Policy | None
+    freeze: tuple[str, ...]
+    lr_scales: Mapping[str, float]
 
 
 def read_model_config(
@@ -52,9 +59,12 @@ def read_model_config(
     Args:
         given: `memory`, `encoder`, ... as in `ActorCriticConfig`; the memory's own settings (`d_model`, ...)
             beside them or under `memory_config`; `max_seq_len`; `weights`, a portable policy or its file,
-            which also sets everything of the network that is left out; `actions_in_env_units`. What of the
+            which also sets everything of the network that is left out; `freeze`, a list of parts ("encoder",
+            "memory", "torsos", "heads"), and `lr_scales`, a mapping of parts to what multiplies their
+            learning rate; `actions_in_env_units`. What of the
             memory nobody sets has the defaults that all ecosystems share.
-        observation_space: a Box `(features,)`, or `(height, width, channels)` for images.
+        observation_space: a Box `(features,)`, or `(height, width, channels)` for images; or a Dict of such a
+            Box, whatever its name, and `action_mask`, a Box or MultiBinary with one number for each action.
         action_space: Discrete, MultiDiscrete or a one-dimensional Box.
 
     Raises:
@@ -86,8 +96,12 @@ def read_model_config(
         memory_config = dict(weights.config.memory_config) | memory_config
     network["memory_config"] = complete(memory, memory_config)
     max_seq_len = given.get("max_seq_len")
+    action = _action_spec(action_space)
     config = ActorCriticConfig(
-        obs_shape=_obs_shape(observation_space), action=_action_spec(action_space), **network
+        obs_shape=_obs_shape(_unmasked(observation_space, action)),
+        action=action,
+        action_mask=has_action_mask(observation_space),
+        **network,
     )
     former = None
     if weights is None:
@@ -99,6 +113,8 @@ def read_model_config(
         former=former,
         max_seq_len=None if max_seq_len is None else integer("model_config['max_seq_len']", max_seq_len),
         weights=weights,
+        freeze=parts.parts("model_config['freeze']", given.get("freeze", ())),
+        lr_scales=parts.part_scales("model_config['lr_scales']", given.get("lr_scales", {})),
     )
 
 
@@ -106,6 +122,19 @@ def complete_model_config(given: Mapping[str, Any], network: ActorCriticConfig) 
     """Return a `model_config` with the rest of a network's memory under `memory_config`."""
     unsaid = {name: value for name, value in dict(network.memory_config).items() if name not in given}
     return {**given, "memory": network.memory, "memory_config": unsaid}
+
+
+def _unmasked(space: gym.Space[Any] | None, action: ActionSpec) -> gym.Space[Any] | None:
+    """Return the space of what is no mask, once the mask has been found to fit the actions."""
+    if not isinstance(space, gym.spaces.Dict) or not has_action_mask(space):
+        return space
+    mask, expected = space.spaces[ACTION_MASK], (action.num_inputs,)
+    if len(space.spaces) != 2 or mask.shape != expected:
+        raise ValueError(
+            f"observation space: got {space}, expected action_mask of shape {expected} for {action} and one "
+            "Box"
+        )
+    return next(part for name, part in space.spaces.items() if name != ACTION_MASK)
 
 
 def _obs_shape(space: gym.Space[Any] | None) -> tuple[int, ...]:

@@ -22,6 +22,9 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from s5_adapters.core import ActorCriticConfig, Box
 from s5_adapters.core.files.weights import Policy
+from s5_adapters.core.network.masks import MASKED
+from s5_adapters.core.network.parts import part_of
+from s5_adapters.core.network.spaces import ACTION_MASK
 from s5_adapters.rllib._holder import NetworkHolder
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, complete_model_config, read_model_config
 from s5_adapters.rllib._network import as_module
@@ -46,12 +49,18 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
     `max_seq_len`, which every memory with a state needs: the steps in a row of a training batch.
 
     Action spaces: Discrete, MultiDiscrete and one-dimensional Box, whose Gaussian is in the environment's
-    own units (`normalize_actions=False`). Observations: vectors, or images with channels last.
+    own units (`normalize_actions=False`). Observations: vectors, or images with channels last; or a Dict of
+    one of these and `action_mask`, 1 where an action is allowed, by which forbidden ones have probability 0
+    in sampling, training and entropy.
 
     Initial parameters follow torch's seed, and thereby `config.debugging(seed=...)`, or come from
     `model_config["weights"]`: a portable policy, or its file (an absolute path where Ray's workers are to
     read it). It also sets whatever else of the network `model_config` leaves out, and its observation
     statistics, frozen, are applied before the network. Checkpoints do not need that file.
+
+    `model_config["freeze"]`, a list of "encoder", "memory", "torsos", "heads", names parts that do not learn,
+    and `model_config["lr_scales"]` multiplies parts' learning rates: `{"memory": 0.1}`. `S5PPOConfig`'s
+    learner knows of both.
 
     Where a Box has bounds and nobody said that actions reach the environment in its own units
     (`model_config["actions_in_env_units"]`, which `S5PPOConfig` sets), a UserWarning says what to do.
@@ -60,6 +69,7 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
         network: the parameters, a `JaxModule`.
         old_network: their copy from some updates ago, where the algorithm is APPO.
         normalizer: the observation statistics of the weights it started from, None if there are none.
+        lr_scales: what multiplies the learning rate of parts.
 
     Raises:
         ValueError: an unknown key, a wrong value, a space that does not fit, no `max_seq_len`, or `weights`
@@ -82,6 +92,9 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
                 "the number of steps in a row of a training batch, for example {'max_seq_len': 64}"
             )
         _warn_of_rescaling(read.network, self.model_config)
+        self.lr_scales = read.lr_scales
+        for name, parameter in self.network.named_parameters():
+            parameter.requires_grad_(part_of(name) not in read.freeze)
         self.normalizer: Normalizer | None = None
         self._weights = read.weights
         if read.weights is not None:
@@ -115,6 +128,11 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
         statistics = None if self._weights is None else self._weights.obs_statistics
         return Policy(self.actor_critic_config, self.get_params(), statistics)
 
+    def parameter_scales(self) -> dict[int, float]:
+        """Return what multiplies each parameter's learning rate, by its `id`: see `lr_scales`."""
+        named = self.network.named_parameters()
+        return {id(parameter): self.lr_scales.get(part_of(name), 1.0) for name, parameter in named}
+
     def set_params(self, params: Any) -> None:
         """Take the core's parameters, for example from the jitted trainer.
 
@@ -147,7 +165,7 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
     @torch.no_grad()
     def _forward(self, batch: Batch, **kwargs: Any) -> Batch:
         """Act: one step of every row, or many."""
-        obs, state = self._inputs(batch)
+        obs, state, masks = self._inputs(batch)
         rows, steps = obs.shape[:2]
         if steps == 1:
             state, dist_inputs = self._acted(self._programs.act, state, obs[:, 0])
@@ -157,7 +175,8 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
             state, dist_inputs, _ = self._programs.sequence(
                 self.network.tree(), pad_rows(state, padded), pad_rows(obs, padded)
             )
-        outputs: Batch = {Columns.ACTION_DIST_INPUTS: self._without_time(dist_inputs[:rows])}
+        dist_inputs = _masked(dist_inputs[:rows], masks)
+        outputs: Batch = {Columns.ACTION_DIST_INPUTS: self._without_time(dist_inputs)}
         if self.is_stateful():
             outputs[Columns.STATE_OUT] = {_STATE: state[:rows]}
         return outputs
@@ -174,7 +193,7 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
         """
         if embeddings is not None:
             return embeddings
-        obs, state = self._inputs(batch)
+        obs, state, _ = self._inputs(batch)
         (padded,) = self._value_rows.fit(len(obs))
         with torch.no_grad():
             values = self._programs.values(
@@ -199,26 +218,30 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
         return {TARGET_NETWORK_ACTION_DIST_INPUTS: self._sequences(self.old_network, batch)[0]}
 
     def _sequences(self, network: JaxModule, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        obs, state = self._inputs(batch)
+        obs, state, masks = self._inputs(batch)
         padded = self._train_rows.fit(len(obs))
         dist_inputs, values = self._programs.train(
             network.tree(), pad_rows(state, padded), pad_rows(obs, padded)
         )
-        return self._without_time(dist_inputs[: len(obs)]), self._without_time(values[: len(obs)])
+        dist_inputs = _masked(dist_inputs[: len(obs)], masks)
+        return self._without_time(dist_inputs), self._without_time(values[: len(obs)])
 
-    def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-        """Read observations `(B, T, *obs_shape)` and the state `(B, S)` before them."""
+    def _inputs(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Read observations `(B, T, *obs_shape)`, the state `(B, S)` before them and masks `(B, T, K)`."""
         if Columns.OBS not in batch:
             raise ValueError(
                 "the minibatch is empty: RLlib takes int(rows * minibatch_size / steps) rows of max_seq_len "
                 f"({self.model_config.get('max_seq_len')}) steps for each, which is 0 when minibatch_size is "
                 "smaller than max_seq_len: raise the one or lower the other"
             )
-        obs = batch[Columns.OBS] if self.normalizer is None else self.normalizer(batch[Columns.OBS])
+        obs, masks = _split_mask(batch[Columns.OBS])
+        if self.normalizer is not None:
+            obs = self.normalizer(obs)
         if obs.dtype not in (torch.float32, torch.uint8):
             obs = obs.float()
         if not self.is_stateful():
-            return obs[:, None], obs.new_zeros((len(obs), 0), dtype=torch.float32)
+            none = obs.new_zeros((len(obs), 0), dtype=torch.float32)
+            return obs[:, None], none, None if masks is None else masks[:, None]
         if obs.dim() != len(self._rows.config.obs_shape) + 2:
             raise ValueError(
                 f"obs: got shape {tuple(obs.shape)}, expected (rows, steps, "
@@ -229,10 +252,23 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
                 "the batch has no 'state_in': expected the 'state_out' of the step before, or "
                 "get_initial_state() with a batch axis in front at the start of an episode"
             )
-        return obs, batch[Columns.STATE_IN][_STATE].float()
+        return obs, batch[Columns.STATE_IN][_STATE].float(), masks
 
     def _without_time(self, outputs: torch.Tensor) -> torch.Tensor:
         return outputs if self.is_stateful() else outputs[:, 0]
+
+
+def _split_mask(obs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return an observation without its mask, and the mask as bool; None where there is none."""
+    if not isinstance(obs, Mapping):
+        return obs, None
+    (rest,) = (part for name, part in obs.items() if name != ACTION_MASK)
+    return rest, obs[ACTION_MASK].bool()
+
+
+def _masked(dist_inputs: torch.Tensor, masks: torch.Tensor | None) -> torch.Tensor:
+    """Take forbidden actions out of `dist_inputs (B, T, K)`, as the core's `mask_inputs` does."""
+    return dist_inputs if masks is None else dist_inputs.masked_fill(~masks, MASKED)
 
 
 def _warn_of_rescaling(config: ActorCriticConfig, model_config: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ which SB3's distributions draw it: the same seed gives the same actions.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,9 @@ from s5_adapters.core.network.distributions import (
     MultiDiscrete,
     distribution,
 )
+from s5_adapters.core.network.masks import mask_inputs
 from s5_adapters.core.xla.shared import Shared
+from s5_adapters.sb3.masked import action_masks_of
 from s5_adapters.sb3.state import Pair
 from s5_adapters.sb3.trunk import FlatTrunk
 from s5_adapters.torch_bridge.packed import Joined, PackedJit, unjoin
@@ -38,7 +41,16 @@ __all__ = ["Acting", "acting_program", "draw_noise"]
 
 
 def draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.device) -> th.Tensor:
-    """Draw what decides between actions, `(rows, width)`; `deterministic` gives what leads to the mode."""
+    """Draw what decides between actions, `(rows, width)`; `deterministic` gives what leads to the mode.
+
+    It is infinite where the policy's distribution forbids an action.
+    """
+    noise = _draw_noise(policy, rows, deterministic, device)
+    masks = action_masks_of(policy.action_dist)
+    return noise if masks is None else noise.masked_fill(~masks, math.inf)
+
+
+def _draw_noise(policy: S5Policy, rows: int, deterministic: bool, device: th.device) -> th.Tensor:
     nvec = _choices(policy)
     width = sum(nvec) or policy.action_net.out_features
     if deterministic:
@@ -96,7 +108,8 @@ def _step_with_heads(
             gaussian = DiagonalGaussian(inputs, jnp.broadcast_to(log_std, inputs.shape))
             actions = inputs + jnp.exp(log_std) * noise
             return actions, gaussian.log_prob(actions)
-        categorical = distribution(MultiDiscrete(nvec), inputs)
+        spec = MultiDiscrete(nvec)
+        categorical = distribution(spec, mask_inputs(spec, inputs, jnp.isfinite(noise)))
         assert isinstance(categorical, MultiCategorical)
         times = jnp.split(noise, list(itertools.accumulate(nvec))[:-1], axis=1)
         # As torch's multinomial: the chance divided by an exponential variable is largest at a fair draw.

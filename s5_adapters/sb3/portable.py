@@ -41,13 +41,16 @@ def portable_config(policy: S5Policy) -> ActorCriticConfig:
     Raises:
         ValueError: a part of it that no portable policy holds; one line that names it.
     """
+    from s5_adapters.sb3.maskable import MaskableCnnS5Policy, MaskableMultiInputS5Policy, MaskableS5Policy
     from s5_adapters.sb3.policies import CnnS5Policy, ImageInput, MultiInputS5Policy, S5Policy
+
+    maskable = (MaskableS5Policy, MaskableCnnS5Policy, MaskableMultiInputS5Policy)
 
     extractor = policy.features_extractor
     space = policy.observation_space
     if isinstance(space, spaces.Dict):
         raise _refused("Dict observations")
-    if type(policy) not in (S5Policy, CnnS5Policy, MultiInputS5Policy):
+    if type(policy) not in (S5Policy, CnnS5Policy, MultiInputS5Policy, *maskable):
         raise _refused(f"the policy class {type(policy).__name__}")
     if type(extractor) not in (FlattenExtractor, ImageInput):
         raise _refused(f"the features extractor {type(extractor).__name__}")
@@ -68,7 +71,7 @@ def portable_config(policy: S5Policy) -> ActorCriticConfig:
         action = action_spec(policy.action_space)
     except ValueError:
         raise _refused(f"actions of {policy.action_space}") from None
-    return policy.trunk_config.replace(action=action)
+    return policy.trunk_config.replace(action=action, action_mask=type(policy) in maskable)
 
 
 def check_weights(policy: S5Policy, weights: Policy) -> None:

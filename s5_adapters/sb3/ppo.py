@@ -44,6 +44,12 @@ class S5RecurrentPPO(RecurrentPPO):
         **{policy.__name__: policy for policy in (S5Policy, CnnS5Policy, MultiInputS5Policy)},
     }
 
+    buffers: ClassVar[tuple[type[SegmentRolloutBuffer], type[SegmentDictRolloutBuffer]]] = (
+        SegmentRolloutBuffer,
+        SegmentDictRolloutBuffer,
+    )
+    """For observations that are arrays, and for dictionaries."""
+
     def __init__(
         self,
         policy: str | type[RecurrentActorCriticPolicy],
@@ -96,8 +102,7 @@ class S5RecurrentPPO(RecurrentPPO):
                 "normalize_advantage=False"
             )
         length = self.segment_length or plan_segments(self.n_steps, batch_size)
-        is_dict = isinstance(self.observation_space, spaces.Dict)
-        self.rollout_buffer = (SegmentDictRolloutBuffer if is_dict else SegmentRolloutBuffer)(
+        self.rollout_buffer = self.buffers[isinstance(self.observation_space, spaces.Dict)](
             self.n_steps,
             self.observation_space,
             self.action_space,

@@ -167,11 +167,21 @@ class _Segments(_Base):
         for chosen in np.array_split(order, number):
             yield self._samples(np.concatenate([chosen, order[: per_batch - len(chosen)]]), len(chosen))
 
+    def _steps(self, segment: np.ndarray) -> np.ndarray:
+        steps: np.ndarray = self._starts[segment][:, None] + np.arange(self.segment_length)
+        return steps
+
+    def _rows(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return step and environment of each row of the chosen segments, flat."""
+        env, segment = np.divmod(chosen, self.segments)
+        steps = np.minimum(self._steps(segment), self.buffer_size - 1)
+        return steps.reshape(-1), np.repeat(env, self.segment_length)
+
     def _samples(self, chosen: np.ndarray, real: int) -> Samples:
         env, segment = np.divmod(chosen, self.segments)
-        steps = self._starts[segment][:, None] + np.arange(self.segment_length)
+        steps = self._steps(segment)
         mask = (steps < self._starts[segment + 1][:, None]) & (np.arange(len(chosen)) < real)[:, None]
-        rows = np.minimum(steps, self.buffer_size - 1).reshape(-1), np.repeat(env, self.segment_length)
+        rows = self._rows(chosen)
 
         def flat(values: np.ndarray) -> th.Tensor:
             return self.to_torch(values[rows])

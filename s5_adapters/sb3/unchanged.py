@@ -21,6 +21,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 from torch.nn.modules import module as torch_modules
 
+from s5_adapters.sb3.masked import MaskedCategorical, MaskedMultiCategorical
 from s5_adapters.sb3.torsos import Torsos
 from s5_adapters.torch_bridge.watched import PARAMETERS
 
@@ -49,7 +50,13 @@ _LINEAR, _SEQUENTIAL = _known(nn.Linear, *_CALLING), _known(nn.Sequential, *_CAL
 _TORSOS = _known(Torsos, "forward_actor", "forward_critic")
 _DISTRIBUTIONS = {
     cls: _known(cls, *_DRAWING)
-    for cls in (CategoricalDistribution, MultiCategoricalDistribution, DiagGaussianDistribution)
+    for cls in (
+        CategoricalDistribution,
+        MultiCategoricalDistribution,
+        DiagGaussianDistribution,
+        MaskedCategorical,
+        MaskedMultiCategorical,
+    )
 }
 _FROM_LATENT = ActorCriticPolicy._get_action_dist_from_latent
 

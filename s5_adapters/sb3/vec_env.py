@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
 
+from s5_adapters.core.network.spaces import ACTION_MASK, has_action_mask
 from s5_adapters.torch_bridge import settle_jax
 
 __all__ = ["JaxVecEnv"]
+
+_MASKS = "action_masks"
+"""The method's name in sb3-contrib."""
 
 
 class JaxVecEnv(VecEnv):
@@ -23,6 +28,9 @@ class JaxVecEnv(VecEnv):
     from its final value. Where a trial of a task ended (`s5_envs.Trials`), `infos[i]` has its `"trial"`, from
     0, and its `"trial_return"`. Wrap in SB3's `VecMonitor` for episode returns and in `VecNormalize` as
     usual.
+
+    Where observations come with an `action_mask` (`action_mask=True`, or an environment of yours), SB3 sees
+    the rest of them, and `env_method("action_masks")` gives the masks, as `S5MaskableRecurrentPPO` asks.
 
     Args:
         env: an id for `s5_envs.make`, or a gymnax 1.x environment.
@@ -57,7 +65,12 @@ class JaxVecEnv(VecEnv):
         )
         self.render_mode = render_mode
         self.metadata = self.batch.metadata
-        super().__init__(num_envs, self.batch.single_observation_space, self.batch.single_action_space)
+        space: Any = self.batch.single_observation_space
+        self._masks: np.ndarray | None = None
+        if has_action_mask(space):
+            self._masks = np.ones((num_envs, *space.spaces[ACTION_MASK].shape), bool)
+            space = self._without_mask(space)
+        super().__init__(num_envs, space, self.batch.single_action_space)
         self._seeds = [seed + i for i in range(num_envs)]
         self._actions: np.ndarray | None = None
 
@@ -74,7 +87,7 @@ class JaxVecEnv(VecEnv):
             raise ValueError(f"JaxVecEnv: JAX environments take no reset options, got {self._options[0]}")
         obs: VecEnvObs = self.batch.reset(seed=None if None in self._seeds else self._seeds)[0]
         self._reset_seeds()
-        return obs
+        return self._seen(obs)
 
     def step_async(self, actions: np.ndarray) -> None:
         """Remember the next step's actions, `(num_envs, *action_shape)`, copied."""
@@ -95,20 +108,40 @@ class JaxVecEnv(VecEnv):
         dones = terminated | truncated
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": False} for _ in range(self.num_envs)]
         for i in np.flatnonzero(dones):
-            infos[i]["terminal_observation"] = info["final_obs"][i]
+            infos[i]["terminal_observation"] = self._without_mask(info["final_obs"][i])
             infos[i]["TimeLimit.truncated"] = bool(truncated[i] and not terminated[i])
         for told in (info, info.get("final_info", {})):
             for i in np.flatnonzero(told.get("trial_ended", False)):
                 infos[i]["trial"] = int(told["trial"][i])
                 infos[i]["trial_return"] = float(told["trial_return"][i])
-        return obs, np.array(rewards), dones, infos
+        return self._seen(obs), np.array(rewards), dones, infos
+
+    def _seen(self, obs: VecEnvObs) -> VecEnvObs:
+        """Keep the masks of observations, and return the rest."""
+        if self._masks is not None:
+            assert isinstance(obs, dict)
+            self._masks = np.asarray(obs[ACTION_MASK], bool)
+        seen: VecEnvObs = self._without_mask(obs)
+        return seen
+
+    def _without_mask(self, whole: Any) -> Any:
+        """Return a Dict space or its value without the mask: the only other part, or a Dict of the others."""
+        if self._masks is None:
+            return whole
+        parts = whole.spaces if isinstance(whole, spaces.Dict) else whole
+        others = {name: part for name, part in parts.items() if name != ACTION_MASK}
+        if len(others) == 1:
+            return next(iter(others.values()))
+        return spaces.Dict(others) if isinstance(whole, spaces.Dict) else others
 
     def close(self) -> None:
         """Let go of the environments."""
         self.batch.close()
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute of the environments' batch, the same for all."""
+        """Return an attribute of the environments' batch, the same for all, or each one's `action_masks`."""
+        if attr_name == _MASKS and self._masks is not None:
+            return [self._masks[i] for i in self._get_indices(indices)]
         return [getattr(self.batch, attr_name)] * len(list(self._get_indices(indices)))
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
@@ -120,7 +153,12 @@ class JaxVecEnv(VecEnv):
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Refuse: a JAX environment's methods are functions of a state that it does not hold."""
+        """Return `action_masks()` of each where there are masks, and refuse anything else.
+
+        A JAX environment's methods are functions of a state that it does not hold.
+        """
+        if method_name == _MASKS and self._masks is not None:
+            return self.get_attr(_MASKS, indices)
         raise NotImplementedError(
             f"JaxVecEnv: cannot call {method_name!r} on one environment: all are stepped by one compiled call"
         )

@@ -205,3 +205,27 @@ def test_the_learner_survives_the_dictionary_by_which_tune_hands_it_to_ppo() -> 
 def spaces() -> dict[str, Any]:
     env = GymnaxEnv("PositionOnlyCartPoleEasy")
     return {DEFAULT_MODULE_ID: (env.observation_space, env.action_space)}
+
+
+def test_what_is_frozen_stays_and_a_part_may_learn_more_slowly() -> None:
+    model = {**TINY, "max_seq_len": 4, "freeze": ["memory", "encoder"], "lr_scales": {"heads": 0.5}}
+    learner = config_of(grad_clip=None).rl_module(model_config=model).build_learner(env=None, spaces=spaces())
+    network = learner.module[DEFAULT_MODULE_ID].network
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    (optimizer,) = learner._named_optimizers.values()
+    for group in optimizer.param_groups:  # as RLlib's schedule does
+        group["lr"] = 1e-3
+    gradients = {
+        learner.get_param_ref(parameter): torch.ones_like(parameter)
+        for parameter in network.parameters()
+        if parameter.requires_grad
+    }
+    batches = {DEFAULT_MODULE_ID: batch_of(learner)}
+    loss = learner.compute_losses(fwd_out=learner.module.forward_train(batches), batch=batches)
+    assert learner.compute_gradients(loss).keys() == gradients.keys()
+    learner.apply_gradients(gradients)
+    for name, parameter in network.named_parameters():
+        expected = {"trunk/memory": 0.0, "trunk/encoder": 0.0}.get("/".join(name.split("/")[:2]), 1e-3)
+        expected *= 0.5 if name.startswith("heads/") else 1
+        moved = before[name] - parameter.detach()
+        torch.testing.assert_close(moved, torch.full_like(moved, expected), rtol=0.01, atol=1e-9)

@@ -183,6 +183,10 @@ class Battleship(Environment[State, jax.Array, Fleet]):
         """Return miss or hit, one-hot."""
         return spaces.one_hot(state.hit, 2)
 
+    def action_mask(self, state: State, params: EnvParams) -> jax.Array:
+        """Return the squares not guessed yet, row by row: ``(board_size ** 2,)`` bool."""
+        return ~bitboard.unpack(state.guesses, self.board_size).reshape(-1)
+
     def observation_space(self, params: EnvParams | None = None) -> spaces.Box:
         """Return the space of a one-hot miss or hit."""
         return spaces.Box(0.0, 1.0, (2,))

@@ -155,6 +155,10 @@ class Concentration(Environment[State, jax.Array, jax.Array]):
         obs = jnp.zeros((self.num_cards * width,), jnp.float32)
         return obs.at[ones].set(1.0, indices_are_sorted=True, unique_indices=True)
 
+    def action_mask(self, state: State, params: EnvParams) -> jax.Array:
+        """Return the cards that lie face down and are not the first of two: ``(cards,)`` bool."""
+        return ~state.paired & (jnp.arange(self.num_cards) != state.first)
+
     def observation_space(self, params: EnvParams | None = None) -> spaces.Box:
         """Return the space of one-hot cards."""
         return spaces.Box(0.0, 1.0, (self.num_cards * (self.num_classes + 1),))

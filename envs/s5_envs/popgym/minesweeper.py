@@ -136,6 +136,10 @@ class MineSweeper(Environment[State, jax.Array, None]):
         """Return the count of the last click, one-hot."""
         return spaces.one_hot(state.clue, self.num_clues)
 
+    def action_mask(self, state: State, params: EnvParams) -> jax.Array:
+        """Return the squares not viewed yet, row by row: ``(rows * columns,)`` bool."""
+        return ~bitboard.unpack(state.viewed, self.dims[1]).reshape(-1)
+
     def observation_space(self, params: EnvParams | None = None) -> spaces.Box:
         """Return the space of a one-hot count."""
         return spaces.Box(0.0, 1.0, (self.num_clues,))

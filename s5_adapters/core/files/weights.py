@@ -31,6 +31,7 @@ from s5_adapters.core.memories.memory import Params, State
 from s5_adapters.core.network.actor_critic import ActorCritic
 from s5_adapters.core.network.config import ActorCriticConfig
 from s5_adapters.core.network.distributions import ActionSpec, Box, Discrete, MultiDiscrete, distribution
+from s5_adapters.core.network.masks import mask_inputs
 from s5_adapters.core.network.normalization import CLIP, EPSILON, normalize
 from s5_adapters.core.xla.processes import refuse_forked_process
 from s5_adapters.core.xla.shared import Shared
@@ -114,7 +115,13 @@ class Policy:
         return self.net.initial_state(batch_size)
 
     def act(
-        self, obs: Any, state: State, episode_starts: Any, key: Array | None = None
+        self,
+        obs: Any,
+        state: State,
+        episode_starts: Any,
+        key: Array | None = None,
+        *,
+        action_mask: Any = None,
     ) -> tuple[Array, State]:
         """Choose one action for each environment.
 
@@ -123,12 +130,15 @@ class Policy:
             state: from ``initial_state`` or the call before.
             episode_starts: ``(batch,)`` bool, True where ``obs`` is the first of its episode.
             key: draw the actions with this key; None takes the most likely ones.
+            action_mask: ``(batch, K)``, true where an action is allowed (see ``MaskedObservation``); a policy
+                that was trained with masks must be given one.
 
         Returns:
             The actions, in the environment's units and clipped to its bounds, and the next state.
 
         Raises:
-            ValueError: ``obs`` or ``episode_starts`` has the wrong shape.
+            ValueError: ``obs``, ``episode_starts`` or ``action_mask`` has the wrong shape, or a mask is
+                missing.
 
         """
         obs, episode_starts = jnp.asarray(obs), jnp.asarray(episode_starts)
@@ -137,12 +147,22 @@ class Policy:
             raise ValueError(f"obs: got shape {obs.shape}, expected (batch, *{self.config.obs_shape})")
         if episode_starts.shape != (batch,):
             raise ValueError(f"episode_starts: got shape {episode_starts.shape}, expected {(batch,)}")
+        if action_mask is not None:
+            action_mask = jnp.asarray(action_mask).astype(bool)
+        elif self.config.action_mask:
+            raise ValueError(
+                f"action_mask: got None, expected ({batch}, {self.config.action.num_inputs}) bool: this "
+                "policy was trained with masks of the allowed actions"
+            )
         inputs, _, state = self.evaluate(obs, state, episode_starts)
-        action = _choose(self.config.action, inputs, key)
+        action = choose_action(self.config.action, mask_inputs(self.config.action, inputs, action_mask), key)
         return action, state
 
     def evaluate(self, obs: Array, state: State, episode_starts: Array) -> tuple[Array, Array, State]:
-        """Return the distribution's inputs ``(batch, K)``, the values ``(batch,)`` and the next state."""
+        """Return the distribution's inputs ``(batch, K)``, the values ``(batch,)`` and the next state.
+
+        No mask is applied.
+        """
         refuse_forked_process("Policy.act")
         state, inputs, value = self._programs.step(
             self._prepared, self._normalisation, state, obs, episode_starts.astype(bool)
@@ -198,7 +218,15 @@ def _read_only(leaf: Any) -> Any:
 
 
 @partial(jax.jit, static_argnums=0)
-def _choose(action: ActionSpec, inputs: Array, key: Array | None) -> Array:
+def choose_action(action: ActionSpec, inputs: Array, key: Array | None = None) -> Array:
+    """Return actions in the environment's units and clipped to its bounds: drawn with a key, else the modes.
+
+    Args:
+        action: the action space.
+        inputs: the distribution's, ``(batch, K)``.
+        key: what to draw with.
+
+    """
     dist = distribution(action, inputs)
     chosen = dist.mode() if key is None else dist.sample(key)
     if not isinstance(action, Box):
@@ -293,7 +321,9 @@ def require_same_network(found: ActorCriticConfig, wanted: ActorCriticConfig) ->
 
 def _settings(config: ActorCriticConfig) -> dict[str, Any]:
     memory = {f"memory_config[{name!r}]": value for name, value in dict(config.memory_config).items()}
-    left_out = {"memory_config"} if config.is_image else {"memory_config", "cnn_features"}
+    left_out = {"memory_config", "action_mask"}  # masks are no weights
+    if not config.is_image:
+        left_out.add("cnn_features")
     return {f.name: getattr(config, f.name) for f in fields(config) if f.name not in left_out} | memory
 
 
@@ -366,6 +396,8 @@ def _network_to_json(config: ActorCriticConfig) -> dict[str, Any]:
         action = {name: [x if math.isfinite(x) else None for x in bounds] for name, bounds in action.items()}
     network["action"] = {"type": type(config.action).__name__, **action}
     network["memory_config"] = dict(config.memory_config)
+    if not config.action_mask:  # the file of who has no masks is that of before there were any
+        del network["action_mask"]
     return network
 
 

@@ -12,6 +12,7 @@ from jax import Array
 from s5_adapters.core.memories.memory import Memory, Params, State
 from s5_adapters.core.network.config import ActorCriticConfig
 from s5_adapters.core.network.heads import Heads
+from s5_adapters.core.network.masks import MaskedObservation, mask_inputs, split_mask
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.core.shapes import Bool, Float, Shaped
 from s5_adapters.core.xla.shared import Shared
@@ -79,7 +80,7 @@ class ActorCritic:
         self,
         params: Params,
         state: State,
-        obs: Shaped[Array, "T B *obs_shape"],
+        obs: Shaped[Array, "T B *obs_shape"] | MaskedObservation,
         episode_starts: Bool[Array, "T B"],
     ) -> tuple[State, Float[Array, "T B K"], Float[Array, "T B"]]:
         """Run over a sequence.
@@ -87,7 +88,7 @@ class ActorCritic:
         Args:
             params: from ``init``.
             state: what the first step carries in.
-            obs: ``(T, B, *obs_shape)``.
+            obs: ``(T, B, *obs_shape)``; with the mask of allowed actions, a ``MaskedObservation``.
             episode_starts: ``(T, B)`` bool.
 
         Returns:
@@ -98,8 +99,10 @@ class ActorCritic:
             TypeError, ValueError: an argument's dtype or shape does not fit; one line that names it.
 
         """
+        obs, action_mask = split_mask(obs)
         state, latents = self.trunk.apply(params["trunk"], state, obs, episode_starts)
-        return state, *self.heads.apply(params["heads"], *latents)
+        inputs, value = self.heads.apply(params["heads"], *latents)
+        return state, mask_inputs(self.config.action, inputs, action_mask), value
 
     def prepare(self, params: Params) -> dict[str, Any]:
         """Do once what every step would repeat; the result serves ``step`` until the parameters change."""
@@ -109,14 +112,16 @@ class ActorCritic:
         self,
         prepared: dict[str, Any],
         state: State,
-        obs: Shaped[Array, "B *obs_shape"],
+        obs: Shaped[Array, "B *obs_shape"] | MaskedObservation,
         episode_starts: Bool[Array, "B"],
     ) -> tuple[State, Float[Array, "B K"], Float[Array, "B"]]:
-        """Run over one step: ``obs (B, *obs_shape)``, ``episode_starts (B,)`` bool.
+        """Run over one step: ``obs (B, *obs_shape)``, masked or not, ``episode_starts (B,)`` bool.
 
         Returns:
             The next state, the distribution's inputs ``(B, K)``, values ``(B,)``.
 
         """
+        obs, action_mask = split_mask(obs)
         state, latents = self.trunk.step(prepared["trunk"], state, obs, episode_starts)
-        return state, *self.heads.apply(prepared["heads"], *latents)
+        inputs, value = self.heads.apply(prepared["heads"], *latents)
+        return state, mask_inputs(self.config.action, inputs, action_mask), value

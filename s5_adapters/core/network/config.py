@@ -6,9 +6,9 @@ from typing import Any, Final
 
 from flax import linen as nn
 
-from s5_adapters.core.checks import integer, integers, one_of
+from s5_adapters.core.checks import boolean, integer, integers, one_of
 from s5_adapters.core.memories.memory import Memory, make_memory
-from s5_adapters.core.network.distributions import ActionSpec
+from s5_adapters.core.network.distributions import ActionSpec, Box
 
 ACTIVATIONS: Final = {
     "tanh": nn.tanh,
@@ -42,6 +42,8 @@ class ActorCriticConfig:
             2023). ``"shared_detached"``: the same, but the critic's gradient stops before it. ``"separate"``:
             a memory of its own. ``"none"``: the encoder's output, so that the critic remembers nothing.
         cnn_features: width of the Nature CNN's last layer; images only.
+        action_mask: every observation comes with a mask of the allowed actions (see ``MaskedObservation``).
+            No parameter depends on it.
 
     """
 
@@ -55,6 +57,7 @@ class ActorCriticConfig:
     activation: str = "leaky_relu"
     critic_memory: str = "shared"
     cnn_features: int = 512
+    action_mask: bool = False
 
     def __post_init__(self) -> None:
         memory = make_memory(self.memory, **dict(self.memory_config))
@@ -67,6 +70,7 @@ class ActorCriticConfig:
             "activation": one_of("activation", self.activation, list(ACTIVATIONS)),
             "critic_memory": one_of("critic_memory", self.critic_memory, CRITIC_MEMORIES),
             "cnn_features": integer("cnn_features", self.cnn_features),
+            "action_mask": boolean("action_mask", self.action_mask),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)
@@ -80,6 +84,8 @@ class ActorCriticConfig:
             )
         if not isinstance(self.action, ActionSpec):
             raise ValueError(f"action: got {self.action!r}, expected a Discrete, MultiDiscrete or Box")
+        if self.action_mask and isinstance(self.action, Box):
+            raise ValueError(f"action_mask: got True with {self.action}, expected discrete actions")
 
     @property
     def is_image(self) -> bool:

@@ -5,12 +5,22 @@ package need be there.
 """
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 
 from s5_adapters.core.network.config import SMALLEST_IMAGE
 from s5_adapters.core.network.distributions import ActionSpec, Box, Discrete, MultiDiscrete
+
+ACTION_MASK: Final = "action_mask"
+"""Entry of a Dict observation that says which actions are allowed."""
+
+
+def has_action_mask(space: Any) -> bool:
+    """Tell whether observations come with a mask: a Dict with ``action_mask`` and something else."""
+    parts = getattr(space, "spaces", None)
+    return isinstance(parts, Mapping) and ACTION_MASK in parts and len(parts) > 1
 
 
 def action_spec(space: Any) -> ActionSpec:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from s5_adapters.core.network.masks import split_mask
 from s5_adapters.purejax.rollout import Episodes, Transitions
 
 Metrics = dict[str, jax.Array]
@@ -45,7 +46,7 @@ def rollout_metrics(rollout: Transitions, episodes: Episodes, value_target: jax.
         "episode_return": jnp.where(episodes.done, episodes.episode_return, 0).sum() / count,
         "episode_length": jnp.where(episodes.done, episodes.episode_length, 0).sum() / count,
         "episodes": count,
-        "observation_max": jnp.abs(rollout.obs).max(),
+        "observation_max": jnp.abs(split_mask(rollout.obs)[0]).max(),
         "reward_mean": episodes.reward.mean(),
         "value_mean": rollout.value.mean(),
         "explained_variance": 1 - residual / jnp.maximum(jnp.var(value_target), 1e-8),
