@@ -224,6 +224,7 @@ LAYERS = {
         frozenset(),
     ),
     "s5_adapters.sweeps": Layer(frozenset({"s5_adapters.core"}), frozenset()),
+    "s5_adapters.onnx": Layer(frozenset({"s5_adapters.core"}), frozenset()),
     "s5_adapters.purejax": Layer(frozenset({"s5_adapters.core", "s5_envs"}), frozenset()),
     "s5_adapters.sb3": Layer(
         frozenset({"s5_adapters.core", "s5_adapters.torch_bridge", "s5_envs"}),
