@@ -1,4 +1,4 @@
-"""The command line: ``s5-adapters train | evaluate | plot | export | bench | reproduce | envs``.
+"""The command line: ``s5-adapters train | evaluate | plot | export | clone | bench | ...``.
 
 Every command is a dataclass whose fields are its options and whose ``run`` does it. Bad input ends with one
 line on standard error and exit code 2, a training that went wrong with 1, an interrupted one with 128 plus
@@ -6,6 +6,7 @@ the signal's number.
 """
 
 import itertools
+import math
 import os
 import signal
 import sys
@@ -84,7 +85,10 @@ class Evaluate(Command):
     """Play whole episodes with a trained policy; with --per-trial, whole tasks with those of several runs."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folder of a run; with --per-trial, folders of runs on one environment."""
+    """Folder of a run, or a policy file (.safetensors); with --per-trial, folders of runs on one
+    environment."""
+    env_id: str | None = None
+    """Of a policy file: the environment to play in; by default the one that it was trained in."""
     episodes: int = 100
     """Number of episodes; with --per-trial, of each family."""
     checkpoint: int | None = None
@@ -112,8 +116,6 @@ class Evaluate(Command):
         return self._per_trial() if self.per_trial else self._overall()
 
     def _overall(self) -> int:
-        from s5_adapters.purejax import restore_policy
-
         with usage_errors():
             for name in ("held_out", "trials", "json", "plot"):
                 if getattr(self, name) not in (None, False):
@@ -124,17 +126,35 @@ class Evaluate(Command):
             checks.integer("seed", self.seed, minimum=0)
             if self.render is not None and self.render.suffix != ".gif":
                 raise ValueError(f"render: got {self.render}, expected a file name ending in .gif")
-            policy = restore_policy(self.runs[0], self.checkpoint)
+            policy, heading = self._policy(self.runs[0])
             result = policy.evaluate(self.episodes, seed=self.seed, deterministic=self.deterministic)
-        config = policy.config.training
-        print(f"{config.env_id}, {config.memory}, after {policy.update} of {config.num_updates} updates")
+        print(heading)
         print(f"episodes     {self.episodes}")
         print(f"mean return  {result.mean:.4f} ± {result.standard_error:.4f} (standard error)")
         print(f"mean length  {result.lengths.mean():.1f}")
-        print(f"MMER         {policy.best_return:.4f} (largest mean return of an update while training)")
+        if not math.isnan(policy.best_return):
+            print(f"MMER         {policy.best_return:.4f} (largest mean return of an update while training)")
         if self.render is not None:
             save_animation(policy, self.render, seed=self.seed, deterministic=self.deterministic)
         return 0
+
+    def _policy(self, source: Path) -> "tuple[RestoredPolicy, str]":
+        """Return the policy of a run or a file, and what it is in words."""
+        from s5_adapters.purejax import restore_policy
+        from s5_adapters.purejax.restore import from_file
+
+        if source.suffix == ".safetensors":
+            if self.checkpoint is not None:
+                raise ValueError(f"checkpoint: got {self.checkpoint} for {source}, it is for a run's folder")
+            policy = from_file(source, self.env_id)
+            config = policy.config.training
+            return policy, f"{config.env_id}, {config.memory}, from {source}"
+        if self.env_id is not None:
+            raise ValueError(f"env-id: got {self.env_id} for {source}, it goes with a policy file")
+        policy = restore_policy(source, self.checkpoint)
+        config = policy.config.training
+        updates = f"after {policy.update} of {config.num_updates} updates"
+        return policy, f"{config.env_id}, {config.memory}, {updates}"
 
     def _per_trial(self) -> int:
         from s5_adapters.adaptation.curves import Question, ask
@@ -143,8 +163,9 @@ class Evaluate(Command):
         from s5_adapters.plot import new_figure
 
         with usage_errors():
-            if self.render is not None:
-                raise ValueError("render: it is not for evaluate --per-trial")
+            for name in ("render", "env_id"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name.replace('_', '-')}: it is not for evaluate --per-trial")
             if self.plot is not None:
                 new_figure(self.plot, (1, 1))  # what cannot be written is found before anything is played
             question = Question(
@@ -196,9 +217,10 @@ class Export(Command):
     """The source: the folder of a run, a Stable-Baselines3 model's .zip, an RLlib checkpoint or a policy
     file; which of them it is, is seen."""
     output: Annotated[Path | None, tyro.conf.arg(aliases=("-o",))] = None
-    """File to write; by default policy.safetensors or policy.stablehlo."""
-    format: Literal["safetensors", "stablehlo"] = "safetensors"
-    """A policy that all three ecosystems load, or one step of it as a program that needs JAX alone."""
+    """File to write; by default policy.safetensors, policy.stablehlo or policy.onnx."""
+    format: Literal["safetensors", "stablehlo", "onnx"] = "safetensors"
+    """A policy that all three ecosystems load, or one step of it as a program: one that needs JAX alone, or
+    one for ONNX runtimes (extra onnx)."""
     checkpoint: int | None = None
     """Of a run, the checkpoint after this many updates; by default the latest."""
     vecnormalize: Path | None = None
@@ -209,16 +231,56 @@ class Export(Command):
         from s5_adapters.core.files.stablehlo import export_stablehlo
         from s5_adapters.core.files.weights import save_policy
         from s5_adapters.export import read_policy
+        from s5_adapters.onnx import export_onnx
 
         output = self.output or Path(f"policy.{self.format}")
         with usage_errors():
             if not output.absolute().parent.is_dir():
                 raise ValueError(f"output: no folder {output.absolute().parent}")
             found = read_policy(self.source, checkpoint=self.checkpoint, vecnormalize=self.vecnormalize)
-            write = {"safetensors": save_policy, "stablehlo": export_stablehlo}[self.format]
-            write(output, found.policy)
+            write = {"safetensors": save_policy, "stablehlo": export_stablehlo, "onnx": export_onnx}
+            write[self.format](output, found.policy)
         trusted = "; its loader unpickles, so its author was trusted" if found.unpickled else ""
         print(f"wrote {output} from {found.kind}{trusted}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Clone(Command):
+    """Teach a policy the actions of recorded episodes: a start for training where it finds none by itself.
+
+    The options are those of train: environment, network, optimiser, --num-envs and --num-steps (how episodes
+    are laid out), --normalize-observations, --freeze, --weights to start from. Those of the algorithm alone
+    are not used.
+    """
+
+    episodes: tyro.conf.Positional[Path]
+    """The .npz with obs, actions, episode_starts and perhaps rewards, which teach the critic."""
+    settings: Annotated[Settings, tyro.conf.arg(name="")]
+    config: str | None = None
+    """Where the other options start from, as of train."""
+    epochs: int = 30
+    """Passes over the episodes."""
+    output: Annotated[Path, tyro.conf.arg(aliases=("-o",))] = Path("policy.safetensors")
+    """File to write."""
+
+    def run(self) -> int:
+        """Teach, then say how well the held-out episodes are explained."""
+        from s5_adapters.core.files.weights import save_policy
+        from s5_adapters.purejax.cloning import Progress, clone
+
+        def show(progress: Progress) -> None:
+            agreement = "" if math.isnan(progress.agreement) else f", agreement {progress.agreement:.4f}"
+            losses = f"loss {progress.loss:.4f}, held out {progress.held_out:.4f}"
+            print(f"epoch {progress.epoch}: {losses}{agreement}")
+
+        with usage_errors():
+            checks.integer("epochs", self.epochs)
+            if not self.output.absolute().parent.is_dir():
+                raise ValueError(f"output: no folder {self.output.absolute().parent}")
+            policy = clone(self.settings.resolve(), str(self.episodes), epochs=self.epochs, report=show)
+            save_policy(self.output, policy)
+        print(f"wrote {self.output}; go on with: s5-adapters train --weights {self.output}")
         return 0
 
 
@@ -374,6 +436,7 @@ def _commands() -> Any:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Plot, tyro.conf.subcommand("plot")]
         | Annotated[Export, tyro.conf.subcommand("export")]
+        | Annotated[Clone, tyro.conf.subcommand("clone")]
         | Annotated[Bench, tyro.conf.subcommand("bench")]
         | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
         | Annotated[Envs, tyro.conf.subcommand("envs")]
@@ -381,9 +444,10 @@ def _commands() -> Any:
 
 
 def _base_of(arguments: Sequence[str]) -> "RunConfig":
-    """Find what the options of ``train`` start from; some options decide the others and their defaults."""
+    """Find what options start from, of ``train`` and ``clone``; some decide the others and their defaults."""
+    has_settings = arguments[:1] in (["train"], ["clone"])
     resume, config, weights, algorithm = (
-        (_values_of(arguments, option) or (None,))[-1] if arguments[:1] == ["train"] else None
+        (_values_of(arguments, option) or (None,))[-1] if has_settings else None
         for option in ("--resume", "--config", "--weights", "--algorithm")
     )
     return load_base(resume or config, weights, None if resume else algorithm)

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from s5_adapters.purejax.algorithms.algorithm import TrainState as TrainState
     from s5_adapters.purejax.algorithms.algorithm import register_algorithm as register_algorithm
     from s5_adapters.purejax.algorithms.ppo import PPOConfig as PPOConfig
+    from s5_adapters.purejax.cloning import clone as clone
     from s5_adapters.purejax.config import TrainConfig as TrainConfig
+    from s5_adapters.purejax.episodes import Episodes as Episodes
+    from s5_adapters.purejax.episodes import save_episodes as save_episodes
     from s5_adapters.purejax.evaluate import Evaluation as Evaluation
     from s5_adapters.purejax.evaluate import Evaluator as Evaluator
     from s5_adapters.purejax.problem import Problem as Problem
@@ -36,7 +39,9 @@ _HOMES = {
         "algorithms.a2c": ["A2CConfig"],
         "algorithms.algorithm": ["Algorithm", "TrainState", "register_algorithm"],
         "algorithms.ppo": ["PPOConfig"],
+        "cloning": ["clone"],
         "config": ["TrainConfig"],
+        "episodes": ["Episodes", "save_episodes"],
         "evaluate": ["Evaluation", "Evaluator"],
         "problem": ["Problem", "build_problem"],
         "restore": ["RestoredPolicy", "restore_policy"],

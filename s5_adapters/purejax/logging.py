@@ -3,15 +3,25 @@
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 LOG_NAME = "log.jsonl"
 TENSORBOARD_NAME = "tensorboard"
 
 Row = dict[str, Any]
+
+
+class Sink(Protocol):
+    """Where the numbers of a log go besides."""
+
+    def write(self, update: int, step: int, numbers: Mapping[str, float]) -> None:
+        """Take one row's finite numbers, by TensorBoard's tags."""
+
+    def close(self) -> None:
+        """Write what is left."""
 
 
 class RunLog:
@@ -23,9 +33,10 @@ class RunLog:
     Args:
         directory: folder of the run, which exists.
         keep_updates: on resuming, rows of later updates are dropped, since those will be done again.
+        sinks: where else the numbers go; closed with the log.
     """
 
-    def __init__(self, directory: Path, keep_updates: int = 0):
+    def __init__(self, directory: Path, keep_updates: int = 0, sinks: Sequence[Sink] = ()):
         from tensorboardX import SummaryWriter
 
         self.path = directory / LOG_NAME
@@ -38,6 +49,7 @@ class RunLog:
         self._file = self.path.open("a", encoding="utf-8")
         purge_step = kept[-1]["step"] + 1 if kept else 0
         self._tensorboard = SummaryWriter(str(directory / TENSORBOARD_NAME), purge_step=purge_step)
+        self._sinks = sinks
 
     def write(self, update: int, step: int, numbers: Mapping[str, float]) -> None:
         """Append one row."""
@@ -47,6 +59,9 @@ class RunLog:
         for name, number in numbers.items():
             if math.isfinite(number):
                 self._tensorboard.add_scalar(_tensorboard_tag(name), float(number), step)
+        finite = {_tensorboard_tag(n): float(x) for n, x in numbers.items() if math.isfinite(x)}
+        for sink in self._sinks:
+            sink.write(update, step, finite)
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
@@ -57,6 +72,8 @@ class RunLog:
         """Flush and close both files."""
         self._file.close()
         self._tensorboard.close()
+        for sink in self._sinks:
+            sink.close()
 
     def __enter__(self) -> Self:
         """Return the log itself."""

@@ -1,21 +1,25 @@
 """A trained policy back from the folder of its run."""
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s5_adapters.core.files.weights import ObservationStatistics, Policy
+from s5_adapters.core.files.weights import ObservationStatistics, Policy, as_policy
 from s5_adapters.core.network.normalization import CLIP, EPSILON
+from s5_adapters.purejax.algorithms.algorithm import TrainState
+from s5_adapters.purejax.algorithms.ppo import PPOConfig
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.normalization import RunningStats
 from s5_adapters.purejax.problem import Problem, Pytree, build_problem
 from s5_adapters.purejax.run_folder import CHECKPOINTS_NAME, RunConfig, read_config
+from s5_adapters.purejax.start import as_running_stats, network_settings, require_start
 
 
 class RestoredPolicy(NamedTuple):
@@ -57,6 +61,51 @@ class RestoredPolicy(NamedTuple):
                 "best_mean_return": None if math.isnan(self.best_return) else self.best_return,
             },
         )
+
+
+def to_portable(config: RunConfig, problem: Problem, state: TrainState, best_return: float) -> Policy:
+    """Return the policy of a run's state, as ``RestoredPolicy.to_portable`` does."""
+    update, stats = int(state.update), state.carry.obs_stats
+    return RestoredPolicy(config, problem, state.params, stats, update, best_return).to_portable()
+
+
+def from_file(
+    path: str | Path, env_id: str | None = None, env_kwargs: Mapping[str, Any] | None = None
+) -> RestoredPolicy:
+    """Read a portable policy, to play without a run.
+
+    Args:
+        path: the file.
+        env_id: the environment; None for the one that the file names.
+        env_kwargs: its keyword arguments; by default the file's, where the environment is its own.
+
+    Raises:
+        ValueError: one line, where there is no such file or environment, or the policy does not fit it.
+    """
+    policy = as_policy(path)
+    if env_id is None and policy.env_id is None:
+        raise ValueError(f"{path}: the file names no environment, expected --env-id")
+    if env_kwargs is None:
+        env_kwargs = policy.env_kwargs if env_id in (None, policy.env_id) else {}
+    training = PPOConfig(
+        env_id=env_id or policy.env_id or "", env_kwargs=env_kwargs, **network_settings(policy)
+    )
+    problem = build_problem(training)
+    require_start(policy, problem)
+    if policy.config.action_mask and not problem.net.config.action_mask:
+        raise ValueError(
+            f"{path}: the policy was trained with masks of allowed actions, which {training.env_id} does not "
+            'give (its env_kwargs may need {"action_mask": true})'
+        )
+    statistics = policy.obs_statistics
+    stats = None if statistics is None else as_running_stats(statistics)
+    told = policy.training
+    best = told.get("best_mean_return")
+    params = jax.tree.map(jnp.asarray, policy.params)
+    update = told.get("updates", 0)
+    return RestoredPolicy(
+        RunConfig(training), problem, params, stats, update, math.nan if best is None else float(best)
+    )
 
 
 def restore_policy(run_dir: str | Path, update: int | None = None) -> RestoredPolicy:

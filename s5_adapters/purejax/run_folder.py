@@ -13,6 +13,7 @@ from s5_adapters.purejax.algorithms.algorithm import DEFAULT, Algorithm, algorit
 
 CONFIG_NAME = "config.json"
 CHECKPOINTS_NAME = "checkpoints"
+BEST_NAME = "best.safetensors"
 ALGORITHM = "algorithm"
 """The key of ``config.json`` that names the algorithm; a file without it is from before there were others."""
 
@@ -31,6 +32,10 @@ class RunOptions:
     """Updates between checkpoints; None: a tenth of the run. The end of the run is always one."""
     keep_checkpoints: int = 3
     """How many of the last checkpoints stay."""
+    keep_best: bool = False
+    """After each evaluation that is better than all before, write the policy to best.safetensors."""
+    wandb: bool = False
+    """Log to Weights & Biases too (extra wandb; its own environment variables say where)."""
 
     def __post_init__(self) -> None:
         """Check every number."""
@@ -39,6 +44,10 @@ class RunOptions:
                 checks.integer(name, getattr(self, name))
         for name in ("evaluation_episodes", "keep_checkpoints"):
             checks.integer(name, getattr(self, name))
+        for name in ("keep_best", "wandb"):
+            checks.boolean(name, getattr(self, name))
+        if self.keep_best and self.evaluate_every is None:
+            raise ValueError("keep_best: got True, expected evaluate_every with it, which tells what is best")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from s5_adapters.core.files.weights import as_policy
+from s5_adapters.core.files.weights import as_policy, save_policy
 from s5_adapters.purejax.algorithms.algorithm import Algorithm, TrainState
 from s5_adapters.purejax.algorithms.metrics import Metrics
 from s5_adapters.purejax.checkpoint import Checkpoints
@@ -21,7 +21,9 @@ from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.interrupt import Interrupts
 from s5_adapters.purejax.logging import RunLog, read_log
 from s5_adapters.purejax.progress import Reporter, Silent, Status
+from s5_adapters.purejax.restore import to_portable
 from s5_adapters.purejax.run_folder import (
+    BEST_NAME,
     CHECKPOINTS_NAME,
     RunConfig,
     RunOptions,
@@ -29,6 +31,7 @@ from s5_adapters.purejax.run_folder import (
 )
 from s5_adapters.purejax.start import start_from
 from s5_adapters.purejax.training import Programs, TrainResult
+from s5_adapters.purejax.wandb_log import WandbLog, require_wandb
 
 HostMetrics = dict[str, np.ndarray]
 
@@ -75,6 +78,7 @@ class Trainer:
         config: what is trained.
         state: the ``TrainState`` now.
         update: updates done.
+        best_evaluation: largest mean return of an evaluation so far; NaN before any.
         best_return: largest mean episodic return of an update so far (MMER, POPGym's score); NaN before any.
         compile_seconds: what tracing and compiling took.
 
@@ -144,7 +148,7 @@ class Trainer:
             stack.callback(self._reporter.close)
             if self.run_dir is not None:
                 stack.enter_context(self._folder_of_its_own(self.run_dir))
-            log = None if self.run_dir is None else stack.enter_context(RunLog(self.run_dir, self.update))
+            log = None if self.run_dir is None else stack.enter_context(self._open_log(self.run_dir))
             interrupts = stack.enter_context(Interrupts())
             while self.update < self.config.num_updates:
                 history.append(self._advance(log))
@@ -199,6 +203,8 @@ class Trainer:
         self.run_config, self.config = run_config, run_config.training
         self.options = run_config.options
         self.run_dir = None if run_dir is None else Path(run_dir)
+        if self.options.wandb:
+            require_wandb()
         self._programs = Programs.of(self.config)
         self.problem = self._programs.problem
         self.checkpoints = None
@@ -206,6 +212,7 @@ class Trainer:
             self.checkpoints = Checkpoints(self.run_dir / CHECKPOINTS_NAME, self.options.keep_checkpoints)
         self.update = 0
         self.best_return = math.nan
+        self.best_evaluation = math.nan
         self._num_updates = self.config.num_updates
         self._buffer_size = min(self._num_updates, _MAX_CHUNK)
         self._checkpoint_every = self.options.checkpoint_every or max(
@@ -228,6 +235,11 @@ class Trainer:
                 gone_on = f"its run has gone on to update {latest} without this trainer, which is at"
                 raise FolderTakenError(run_dir, f"{gone_on} {self.update}; resume it")
             yield
+
+    def _open_log(self, run_dir: Path) -> RunLog:
+        if not self.options.wandb:
+            return RunLog(run_dir, self.update)
+        return RunLog(run_dir, self.update, [WandbLog(run_dir, self.run_config.to_dict())])
 
     def _init(self, key: jax.Array) -> TrainState:
         rate = jnp.float32(self.config.learning_rate)
@@ -252,6 +264,8 @@ class Trainer:
             if row["update"] <= self.update and "seconds" in row:
                 self._seconds = row["seconds"]
                 self._note_return(row["episode_return"])
+            if row["update"] <= self.update and row.get("evaluation_return") is not None:
+                self.best_evaluation = float(np.fmax(self.best_evaluation, row["evaluation_return"]))
 
     def _compile(self) -> None:
         """Compile the one program for chunks of every length, by running it for none."""
@@ -323,6 +337,10 @@ class Trainer:
             f"update {self.update}: {len(result.returns)} evaluation episodes, "
             f"return {result.mean:.3f} ± {result.standard_error:.3f}"
         )
+        if self.options.keep_best and self.run_dir is not None and not result.mean <= self.best_evaluation:
+            self.best_evaluation = result.mean
+            policy = to_portable(self.run_config, self.problem, self.state, self.best_return)
+            save_policy(self.run_dir / BEST_NAME, policy)
         if log is not None:
             numbers = {
                 "evaluation_return": result.mean,
