@@ -60,7 +60,7 @@ def test_a_policy_file_plays_where_it_is_told(tmp_path: Path, capsys: Any) -> No
     assert restored.config.training.env_id == "RepeatPreviousMedium"
     for arguments, message in (
         ([path], "the file names no environment, expected --env-id"),
-        ([path, "--env-id", "CountRecallEasy"], "obs_shape"),
+        ([path, "--env-id", "CountRecallEasy"], "network has action Discrete(n=4), expected Discrete(n=27)"),
         ([path, "--checkpoint", "3"], "it is for a run's folder"),
         ([tmp_path, "--env-id", "RepeatPreviousEasy"], "it goes with a policy file"),
         ([tmp_path / "none.safetensors"], "none.safetensors: No such file or directory"),
