@@ -88,7 +88,7 @@ def policy_allows_one(action: ActionSpec) -> np.ndarray:
 @pytest.mark.parametrize(
     "memory",
     [
-        pytest.param(name, marks=() if name in ("s5", "mamba", "attention") else pytest.mark.slow)
+        pytest.param(name, marks=() if name in ("s5", "mamba") else pytest.mark.slow)
         for name in sorted(memory_names())
     ],
 )
@@ -117,7 +117,7 @@ def test_every_kind_of_action_and_observation(action: Any, changes: Any, tmp_pat
 
 
 def test_one_file_serves_every_batch_size(tmp_path: Path) -> None:
-    policy = policy_of("gru", Discrete(3))
+    policy = policy_of("s5", Discrete(3))
     path = tmp_path / "policy.onnx"
     export_onnx(path, policy)
     for batch in (1, 17):
