@@ -25,6 +25,7 @@ Precision = Literal["default", "float32", "tensorfloat32", "bfloat16"]
 CriticMemory = Literal["shared", "shared_detached", "separate", "none"]
 Optimizer = Literal["adam", "rmsprop"]
 TimeLimit = Literal["bootstrap", "terminal"]
+OnNonfinite = Literal["stop", "skip"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,6 +116,10 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
     "s5", and their likes in "lru" and "mamba". S5's authors train them more slowly than the rest."""
     max_grad_norm: PositiveOrNone = 0.5
     """Gradients are scaled down to this global norm; None leaves them alone."""
+
+    on_nonfinite: OnNonfinite = "stop"
+    """What follows a gradient that is infinite or not a number: "stop", the run stops and names it; "skip",
+    that step is not taken, and counted. What an environment gives must be finite all the same."""
 
     gamma: Fraction = 0.99
     """Discount."""

@@ -37,6 +37,7 @@ def test_the_published_setting():
         "adam_eps": 1e-5,
         "dynamics_lr_scale": 1.0,
         "max_grad_norm": 0.5,
+        "on_nonfinite": "stop",
         "gamma": 0.99,
         "time_limit": "terminal",
         "resets": True,
