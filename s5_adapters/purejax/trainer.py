@@ -100,6 +100,7 @@ class Trainer:
     """
 
     _claim: Claim | None = None
+    _adaptive_chunk: int
 
     def __init__(
         self,
@@ -299,7 +300,7 @@ class Trainer:
         self._key = jax.random.key(run_config.seed)
         self._seconds = 0.0
         self._recent_return = math.nan
-        self._adaptive_chunk: int = 1
+        self._adaptive_chunk = 1
         self.skipped = 0
 
     def _open(self, stack: ExitStack) -> RunLog | None:
