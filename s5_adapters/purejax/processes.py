@@ -55,6 +55,8 @@ def start(
     """
     try:
         count, own = (None if number is None else int(number) for number in (num_processes, process_id))
+        # It would take SIGTERM from this process, and tell only who asks at every update; ``agree`` does both.
+        jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(coordinator, count, own, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
