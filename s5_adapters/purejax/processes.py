@@ -55,7 +55,7 @@ def start(
     """
     try:
         count, own = (None if number is None else int(number) for number in (num_processes, process_id))
-        # It would take SIGTERM from this process, and tell only who asks at every update; ``agree`` does both.
+        # It would take SIGTERM from this process, and tell only who asks at every update. See ``agree``.
         jax.config.update("jax_enable_preemption_service", False)
         jax.distributed.initialize(coordinator, count, own, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
@@ -105,9 +105,8 @@ def from_first(tree: T | None, like: T) -> T | None:
 
     if not multihost_utils.broadcast_one_to_all(np.int32(tree is not None)):
         return None
-    words = jax.tree.map(
-        lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda: jax.tree.map(to_words, like))
-    )
+    shapes = jax.eval_shape(lambda tree: jax.tree.map(to_words, tree), like)
+    words = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     if is_first():
         words = jax.tree.map(lambda leaf: np.asarray(to_words(leaf)), tree)
     given = multihost_utils.broadcast_one_to_all(words)
