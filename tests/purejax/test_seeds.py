@@ -87,7 +87,8 @@ def test_the_command_line_makes_a_folder_for_each_seed_and_goes_on(tmp_path, mon
 
 def test_a_time_limit_saves_every_seed(tmp_path):
     folders = [tmp_path / "seed0", tmp_path / "seed1"]
-    trainer = SeedsTrainer(small_config(), folders, options=RunOptions(chunk_updates=2))
+    options = RunOptions(chunk_updates=2, checkpoint_every=4)
+    trainer = SeedsTrainer(small_config(), folders, options=options)
     trainer.run(TimeLimit(0.1))
     assert [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in folders] == [
         ["2"],
