@@ -5,6 +5,7 @@ line on standard error and exit code 2, a training that went wrong with 1, an in
 the signal's number.
 """
 
+import contextlib
 import itertools
 import math
 import os
@@ -22,11 +23,16 @@ from s5_adapters.cli_errors import UsageError, usage_errors
 from s5_adapters.cli_modules import Command, import_modules
 from s5_adapters.cli_settings import Settings, load_base, settings_registry
 from s5_adapters.core import checks
+from s5_adapters.purejax import processes
 from s5_adapters.reproduce.command import Reproduce
 
 if TYPE_CHECKING:
     from s5_adapters.purejax import Algorithm, RestoredPolicy, RunConfig, Trainer
+    from s5_adapters.purejax.interrupt import TimeLimit
     from s5_adapters.purejax.progress import Reporter
+    from s5_adapters.purejax.seeds import SeedsTrainer
+
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -37,8 +43,27 @@ class Train(Command):
     config: str | None = None
     """Where the other options start from: a JSON or TOML file, the folder of a run, "paper", or one of
     "meta-cartpole", "meta-control", "meta-dmc", each as published, or with "-small" for two cores."""
-    resume: Path | None = None
-    """Continue the run in this folder from its latest checkpoint, as it was configured."""
+    resume: str | None = None
+    """Continue the run in this folder from its latest checkpoint, as it was configured; --devices alone may
+    be another number. "auto": start the run that the other options say, or continue it where it was begun
+    already, so that a scheduler can give the same command again."""
+    devices: int | None = None
+    """Split the environments over so many devices; by default over all, and with --resume over as many as
+    the run was begun on."""
+    seeds: int | None = None
+    """Train so many seeds, --seed the first of them, as one program, shared out over --devices (at most as
+    many as divide them); each has a folder of its own, in --run-dir where that is given."""
+    distributed: bool = False
+    """This is one of several processes that train one run on all their devices (docs/scaling.md). Under Slurm
+    and Open MPI they find each other, elsewhere by the next three options. The first logs and saves."""
+    coordinator: str | None = None
+    """With --distributed: HOST:PORT at which the first process listens."""
+    num_processes: int | None = None
+    """With --distributed: how many processes there are."""
+    process_id: int | None = None
+    """With --distributed: which of them this is, from 0."""
+    max_time: str | None = None
+    """Save and stop, with exit code 0, before the command has taken so long: 3h50m, 45m, 90s."""
     run_dir: Path | None = None
     """Folder of the run, not yet used; by default runs/ENV-MEMORY-seedN, or with -2, -3, ... where that
     holds a run of another configuration."""
@@ -55,29 +80,45 @@ class Train(Command):
     def run(self) -> int:
         """Train, then say where everything is."""
         from s5_adapters.purejax import Trainer
+        from s5_adapters.purejax.interrupt import TimeLimit, parse_duration
         from s5_adapters.purejax.progress import make_reporter
 
         reporter = make_reporter(enabled=not self.quiet)
         with usage_errors():
-            if self.resume is not None:
-                others = self.config or self.run_dir or self.match_params or self.dry_run
+            if self.distributed and not processes.are_connected():
+                raise ValueError(
+                    "distributed: expected to be started by s5-adapters or python -m s5_adapters"
+                )
+            limit = None if self.max_time is None else TimeLimit(parse_duration(self.max_time))
+            if self.resume not in (None, AUTO):
+                others = self.config or self.run_dir or self.match_params or self.dry_run or self.seeds
                 if self.settings.changed or others:
                     raise ValueError(
                         "--resume continues a run as it was configured: "
-                        "it takes --quiet, --profile and --import"
+                        "it takes --devices, --max-time, --quiet, --profile and --import"
                     )
-                trainer = Trainer.resume(self.resume, reporter=reporter)
+                trainer = Trainer.resume(str(self.resume), reporter=reporter, devices=self.devices)
             else:
                 run = self.settings.resolve()
                 if self.match_params:
                     run = replace(run, training=matched_to_s5(run.training))
                 if self.dry_run:
                     return print_estimate(run.training)
-                trainer = new_trainer(run, self.run_dir, reporter)
+                if self.seeds is not None:
+                    if self.profile:
+                        raise ValueError("profile: expected it without --seeds")
+                    return train_seeds(
+                        new_seeds_trainer(
+                            run, self.seeds, self.devices, self.run_dir, reporter, self.resume == AUTO
+                        ),
+                        limit,
+                    )
+                run = replace(run, devices=device_count() if self.devices is None else self.devices)
+                trainer = new_trainer(run, self.run_dir, reporter, goes_on=self.resume == AUTO)
         if self.profile and trainer.run_dir is not None:
             trace = trainer.profile(trainer.run_dir / "profile")
             print(f"wrote {trace}: open it at https://ui.perfetto.dev")
-        return train(trainer)
+        return train(trainer, limit)
 
 
 @dataclass(frozen=True)
@@ -310,8 +351,17 @@ class Envs:
         return 0
 
 
-def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") -> "Trainer":
-    """Build a trainer with a folder of its own: the one given, or the first by its name that no other has."""
+def new_trainer(
+    run: "RunConfig", run_dir: Path | None, reporter: "Reporter", *, goes_on: bool = False
+) -> "Trainer":
+    """Build a trainer with a folder of its own: the one given, or the first by its name that no other has.
+
+    Args:
+        run: what to train.
+        run_dir: the folder.
+        reporter: shows progress.
+        goes_on: continue the run where it was begun already, on whatever number of devices.
+    """
     from s5_adapters.purejax import Trainer
     from s5_adapters.purejax.claim import FolderTakenError
 
@@ -326,11 +376,30 @@ def new_trainer(run: "RunConfig", run_dir: Path | None, reporter: "Reporter") ->
                 run_dir=folder,
                 options=run.options,
                 reporter=reporter,
+                devices=run.devices,
             )
         except FolderTakenError as taken:
-            if run_dir is not None or taken.owner == run.completed():
+            owner = taken.owner and replace(taken.owner, devices=run.devices)
+            if owner == run.completed():
+                if goes_on:
+                    return Trainer.resume(folder, reporter=reporter, devices=run.devices)
+                raise
+            if run_dir is not None:
+                if goes_on and owner is not None:
+                    raise ValueError(f"{taken}; {differences(owner, run.completed())}") from None
                 raise
     raise AssertionError("a folder is free")
+
+
+def differences(owner: "RunConfig", run: "RunConfig") -> str:
+    """Say in which fields a folder's run is another."""
+    has, wanted = owner.to_dict(), run.to_dict()
+    different = [
+        f"{name} is {has.get(name)!r} there and {value!r} here"
+        for name, value in wanted.items()
+        if has.get(name) != value
+    ]
+    return f"its run has another configuration: {', '.join(different)}"
 
 
 def matched_to_s5(config: "Algorithm") -> "Algorithm":
@@ -366,6 +435,55 @@ def _size(count: int) -> str:
     return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"
 
 
+def new_seeds_trainer(
+    run: "RunConfig",
+    seeds: int,
+    devices: int | None,
+    run_dir: Path | None,
+    reporter: "Reporter",
+    goes_on: bool,
+) -> "SeedsTrainer":
+    """Build a trainer of several seeds, with a folder for each."""
+    from s5_adapters.purejax.seeds import SeedsTrainer
+
+    checks.integer("seeds", seeds)
+    if run.weights is not None:
+        raise ValueError("seeds: they begin with random weights, so expected no --weights")
+    if processes.are_several():
+        raise ValueError(
+            "seeds: they are shared out over the devices of one process, so expected no --distributed"
+        )
+    names = [f"seed{run.seed + i}" for i in range(seeds)]
+    kind = f"{run.training.env_id}-{run.training.memory}"
+    folders = [run_dir / name if run_dir else Path("runs") / f"{kind}-{name}" for name in names]
+    if devices is None:
+        devices = max(n for n in range(1, device_count() + 1) if seeds % n == 0)
+    return SeedsTrainer(
+        run.training,
+        folders,
+        seed=run.seed,
+        options=run.options,
+        reporter=reporter,
+        devices=devices,
+        goes_on=goes_on,
+    )
+
+
+def device_count() -> int:
+    """Count the devices of this process, or of all that train together."""
+    import jax
+
+    return len(jax.devices())
+
+
+def train_seeds(trainer: "SeedsTrainer", limit: "TimeLimit | None") -> int:
+    """Run several seeds to their end, print where they are, and return the exit code."""
+    code = train(trainer, limit)
+    for line in trainer.failures:
+        fail(line, 1)
+    return code or int(bool(trainer.failures))
+
+
 def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, deterministic: bool) -> None:
     """Play one episode into a GIF and say how it went."""
     from s5_adapters.purejax.record import record_episode
@@ -376,19 +494,32 @@ def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, determi
     print(f"wrote {output}: {len(frames)} steps, return {episode_return:.4f}")
 
 
-def train(trainer: "Trainer") -> int:
-    """Run a trainer to its end, print the outcome, and return the exit code."""
+def train(trainer: "Trainer", limit: "TimeLimit | None" = None) -> int:
+    """Run a trainer to its end or its limit, print the outcome, and return the exit code."""
     from s5_adapters.purejax import InterruptedRunError, NonFiniteError
     from s5_adapters.purejax.claim import FolderTakenError
+    from s5_adapters.purejax.faults import RunFolderError
 
     try:
-        trainer.run()
+        trainer.run(limit)
     except FolderTakenError as error:
-        return fail(str(error), 2)
+        return processes.leave(fail(str(error), 2))
+    except RunFolderError as error:
+        return processes.leave(fail(str(error), 1))
     except NonFiniteError as error:
         return fail(str(error), 1)
     except InterruptedRunError as error:
         return fail(str(error), 128 + error.signal_number)
+    if not processes.is_first():
+        return 0
+    if trainer.skipped:
+        print(f"{trainer.skipped:,} gradient steps were not taken, since the gradient was not finite")
+    if limit is not None and trainer.update < trainer.config.num_updates:
+        print(
+            f"stopped before the limit of {limit.seconds:,.0f} s after update {trainer.update} of "
+            f"{trainer.config.num_updates}; saved; go on with: {trainer.how_to_go_on}"
+        )
+        return 0
     print(f"trained {trainer.step:,} steps; best mean episodic return of an update {trainer.best_return:.4f}")
     print(f"everything is in {trainer.run_dir}")
     return 0
@@ -409,10 +540,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 args=arguments,
                 use_underscores=False,
             )
-        code = int(command.run())
+        with processes.lost_together() if "--distributed" in arguments else contextlib.nullcontext():
+            code = int(command.run())
         sys.stdout.flush()
     except UsageError as error:
-        return fail(str(error), 2)
+        return processes.leave(fail(str(error), 2))
     except BrokenPipeError:  # the reader has what it wanted, as in `s5-adapters envs | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
         return 1  # as rich's console ends then
@@ -422,8 +554,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str, code: int) -> int:
-    """Print a message to standard error and return the exit code."""
-    print(f"s5-adapters: {message}", file=sys.stderr)
+    """Print a message to standard error, once for all processes of a run, and return the exit code."""
+    if processes.is_first():
+        print(f"s5-adapters: {message}", file=sys.stderr)
     return code
 
 
@@ -450,6 +583,8 @@ def _base_of(arguments: Sequence[str]) -> "RunConfig":
         (_values_of(arguments, option) or (None,))[-1] if has_settings else None
         for option in ("--resume", "--config", "--weights", "--algorithm")
     )
+    if resume == AUTO:
+        resume = None
     return load_base(resume or config, weights, None if resume else algorithm)
 
 

@@ -122,7 +122,7 @@ def _settings_rule(info: StructTypeInfo, base: RunConfig) -> StructConstructorSp
     for cls in (type(base.training), RunConfig, RunOptions):
         described, hints = field_docs(cls), get_type_hints(cls)
         for field in dataclasses.fields(cls):
-            if field.name in defaults:
+            if field.name in defaults and field.name != "devices":  # the machine's, an option of its own
                 default = defaults[field.name]
                 if field.name in _MAPPINGS:
                     kind: Any = Annotated[dict, _pairs(default)]

@@ -220,7 +220,7 @@ LAYERS = {
     # Algorithms know what they learn from, and nothing of what runs them.
     "s5_adapters.purejax.algorithms": Layer(
         frozenset({"s5_adapters.core"})
-        | {f"s5_adapters.purejax.{name}" for name in ("config", "fields", "problem", "rollout")},
+        | {f"s5_adapters.purejax.{name}" for name in ("config", "fields", "problem", "rollout", "split")},
         frozenset(),
     ),
     "s5_adapters.sweeps": Layer(frozenset({"s5_adapters.core"}), frozenset()),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from s5_adapters.purejax.episodes import save_episodes as save_episodes
     from s5_adapters.purejax.evaluate import Evaluation as Evaluation
     from s5_adapters.purejax.evaluate import Evaluator as Evaluator
+    from s5_adapters.purejax.faults import RunFolderError as RunFolderError
+    from s5_adapters.purejax.interrupt import TimeLimit as TimeLimit
     from s5_adapters.purejax.problem import Problem as Problem
     from s5_adapters.purejax.problem import build_problem as build_problem
     from s5_adapters.purejax.restore import RestoredPolicy as RestoredPolicy
@@ -43,6 +45,8 @@ _HOMES = {
         "config": ["TrainConfig"],
         "episodes": ["Episodes", "save_episodes"],
         "evaluate": ["Evaluation", "Evaluator"],
+        "faults": ["RunFolderError"],
+        "interrupt": ["TimeLimit"],
         "problem": ["Problem", "build_problem"],
         "restore": ["RestoredPolicy", "restore_policy"],
         "run_folder": ["RunConfig", "RunOptions", "read_config"],

@@ -1,6 +1,11 @@
 """Checkpoints of a run: one folder per update, written whole or not at all (orbax), the last few kept."""
 
+import errno
+import hashlib
 import logging
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,17 +15,26 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from s5_adapters.core.files.format1 import from_format_1
+from s5_adapters.purejax.words import from_words, to_words
 
 State = TypeVar("State")
+_DIGEST = "sha256"
+_FILE_BYTES = 4096
+"""What an array takes beside its bytes, about: a block of the disk."""
+
+
+class CheckpointWriteError(RuntimeError):
+    """A checkpoint could not be written; the message is one line, and what was there before is whole."""
 
 
 class Checkpoints:
     """The checkpoints in one folder, each named by the number of updates done.
 
     A checkpoint is a flat mapping from names such as ``params.trunk.memory.log_dt`` to arrays; PRNG keys are
-    kept as their words, and arrays of no elements, which orbax refuses, are left out. Orbax writes into a
-    temporary folder and renames it, so what is listed here is complete. Parameters, and the optimiser's
-    moments of them, are also found under the names of ``format1``.
+    kept as their words, and arrays of no elements, which orbax refuses, are left out. Arrays are whole, on
+    however many devices they lay. Orbax writes into a temporary folder and renames it, so what is listed here
+    was complete, and a digest over all of it (``sha256``) tells whether it still is. Parameters, and the
+    optimiser's moments of them, are also found under the names of ``format1``.
 
     Args:
         directory: created at the first ``save``.
@@ -46,11 +60,23 @@ class Checkpoints:
         return max(self.updates(), default=None)
 
     def save(self, update: int, state: Any) -> Path:
-        """Write ``state``, any pytree of arrays, then drop the oldest beyond ``keep``; returns its folder."""
+        """Write ``state``, any pytree of arrays, then drop the oldest beyond ``keep``; returns its folder.
+
+        Raises:
+            CheckpointWriteError: it could not be written; nothing of it is left.
+        """
         if update not in self.updates():
-            arrays = {name: _words(leaf) for name, leaf in _named_leaves(state).items() if leaf.size}
-            with self._manager(create=True) as manager:
-                manager.save(update, args=ocp.args.StandardSave(arrays))
+            arrays = {
+                name: np.asarray(to_words(leaf)) for name, leaf in _named_leaves(state).items() if leaf.size
+            }
+            try:
+                self._see_room(arrays)
+                with self._manager(writes=True) as manager:
+                    manager.save(update, args=ocp.args.StandardSave(arrays | {_DIGEST: _digest(arrays)}))
+            except Exception as error:
+                for half in self.directory.glob(f"{update}.orbax-checkpoint-tmp*"):
+                    shutil.rmtree(half, ignore_errors=True)
+                raise CheckpointWriteError(f"{self.path(update)}: {_one_line(error)}") from error
         return self.path(update)
 
     def restore(self, like: State, update: int | None = None) -> State:
@@ -64,27 +90,75 @@ class Checkpoints:
             ValueError: one line, where there is no such checkpoint, it cannot be read, or its arrays are not
                 those of ``like`` (the first that differs is named).
         """
-        update = self._existing(update)
+        return self._read(like, self._existing(update))
+
+    def restore_newest_whole(self, like: State) -> tuple[State, list[str]]:
+        """Read the newest checkpoint that is whole, and set aside newer ones that are not.
+
+        Args:
+            like: see ``restore``.
+
+        Returns:
+            The state, and a line for each checkpoint that was cut short or changed, now named N.damaged.
+
+        Raises:
+            ValueError: as ``restore`` of the latest, where no older one can be read either.
+        """
+        damaged: list[tuple[int, ValueError]] = []
+        for update in reversed(self.updates()):
+            try:
+                state = self._read(like, update)
+            except ValueError as error:
+                damaged.append((update, error))
+                continue
+            return state, [
+                f"{error}; set aside as {self.set_aside(broken).name}, going on from update {update}"
+                for broken, error in damaged
+            ]
+        raise damaged[0][1] if damaged else ValueError(f"{self.directory}: no checkpoint there")
+
+    def set_aside(self, update: int) -> Path:
+        """Rename a checkpoint, which then no longer counts, to N.damaged; returns its folder."""
+        path = aside = self.path(update)
+        while aside.exists():
+            aside = aside.with_name(f"{aside.name}.damaged")
+        os.replace(path, aside)
+        return aside
+
+    def _read(self, like: State, update: int) -> State:
         leaves = _named_leaves(like)
-        expected = {name: jax.eval_shape(_words, leaf) for name, leaf in leaves.items() if leaf.size}
+        expected = {name: jax.eval_shape(to_words, leaf) for name, leaf in leaves.items() if leaf.size}
         try:
-            with self._manager(create=False) as manager:
+            with self._manager(writes=False) as manager:
                 found = {name: (m.shape, m.dtype) for name, m in manager.item_metadata(update).items()}
+                digest = found.pop(_DIGEST, None)
                 stored = from_format_1({name: name for name in found}, expected, separator=".")
                 self._check(update, {name: found[stored[name]] for name in stored}, expected)
                 like_stored = {stored[name]: leaf for name, leaf in expected.items()}
+                if digest is not None:
+                    like_stored[_DIGEST] = jax.ShapeDtypeStruct(*digest)
                 arrays = manager.restore(update, args=ocp.args.StandardRestore(like_stored))
+            if digest is not None and bytes(arrays.pop(_DIGEST)) != bytes(_digest(arrays)):
+                raise ValueError("its numbers are not those that were written")
         except _MismatchError:
             raise
         except Exception as error:
-            message = str(error).strip().splitlines() or [type(error).__name__]
-            raise ValueError(f"{self.path(update)}: not a readable checkpoint: {message[0]}") from error
+            raise ValueError(f"{self.path(update)}: not a readable checkpoint: {_one_line(error)}") from error
         restored = [
-            _unwords(leaf, arrays[stored[name]]) if leaf.size else jnp.zeros(leaf.shape, leaf.dtype)
+            from_words(leaf, jnp.asarray(arrays[stored[name]]))
+            if leaf.size
+            else jnp.zeros(leaf.shape, leaf.dtype)
             for name, leaf in leaves.items()
         ]
         state: State = jax.tree.unflatten(jax.tree.structure(like), restored)
         return state
+
+    def _see_room(self, arrays: dict[str, np.ndarray]) -> None:
+        """Find a full disk before orbax does, whose threads say so many times and leave files behind."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        needed = sum(array.nbytes + _FILE_BYTES for array in arrays.values())
+        if shutil.disk_usage(self.directory).free < needed:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _existing(self, update: int | None) -> int:
         there = self.updates()
@@ -104,39 +178,53 @@ class Checkpoints:
                 where = f"{self.path(update)}: a checkpoint of another configuration"
                 raise _MismatchError(f"{where}: {name} is {came}, expected {wanted}")
 
-    def _manager(self, create: bool) -> ocp.CheckpointManager:
+    def _manager(self, writes: bool) -> ocp.CheckpointManager:
         logging.getLogger("absl").setLevel(logging.ERROR)
+        # Of several processes that train together one alone writes, and waits for no other.
+        own = jax.process_index()
+        alone = ocp.options.MultiprocessingOptions(own, {own}, f"process{own}")
+        several = {} if jax.process_count() == 1 else {"multiprocessing_options": alone}
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=self.keep, create=create, read_only=not create, enable_async_checkpointing=False
+            max_to_keep=self.keep,
+            create=False,
+            read_only=not writes,
+            enable_async_checkpointing=False,
+            **several,
         )
-        return ocp.CheckpointManager(
-            self.directory, item_handlers=ocp.StandardCheckpointHandler(), options=options
-        )
+        handler = ocp.StandardCheckpointHandler(**several)
+        return ocp.CheckpointManager(self.directory, item_handlers=handler, options=options)
 
 
 class _MismatchError(ValueError):
     pass
 
 
+def _digest(arrays: dict[str, Any]) -> np.ndarray:
+    """Return the SHA-256 of names, dtypes, shapes and bytes, as 32 numbers."""
+    sum256 = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        sum256.update(f"{name} {array.dtype.str} {array.shape} ".encode())
+        sum256.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return np.frombuffer(sum256.digest(), np.uint8)
+
+
+def _one_line(error: Exception) -> str:
+    """Return the first line of an error, or for one of the system's what the system says."""
+    number = re.search(r"os_error_code='(\d+)'", str(error))  # as tensorstore gives the system's
+    if number:
+        return os.strerror(int(number.group(1)))
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def _named_leaves(tree: Any) -> dict[str, Any]:
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in flat}
-
-
-def _is_key(leaf: Any) -> bool:
-    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-
-
-def _words(leaf: Any) -> Any:
-    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
-
-
-def _unwords(like: Any, array: Any) -> Any:
-    if not _is_key(like):
-        return array
-    implementation: list[Any] = []  # key_impl takes no ShapeDtypeStruct, but a tracer of one
-    jax.eval_shape(lambda key: implementation.append(jax.random.key_impl(key)), like)
-    return jax.random.wrap_key_data(array, impl=implementation[0])
 
 
 def _describe(shape: tuple[int, ...], dtype: Any) -> str:

@@ -27,6 +27,7 @@ Precision = Literal["default", "float32", "tensorfloat32", "bfloat16"]
 CriticMemory = Literal["shared", "shared_detached", "separate", "none"]
 Optimizer = Literal["adam", "rmsprop"]
 TimeLimit = Literal["bootstrap", "terminal"]
+OnNonfinite = Literal["stop", "skip"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,6 +122,10 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
     """Multiplies the learning rate of parts, as in {"memory": 0.1}."""
     max_grad_norm: PositiveOrNone = 0.5
     """Gradients are scaled down to this global norm; None leaves them alone."""
+
+    on_nonfinite: OnNonfinite = "stop"
+    """What follows a gradient that is infinite or not a number: "stop", the run stops and names it; "skip",
+    that step is not taken, and counted. What an environment gives must be finite all the same."""
 
     gamma: Fraction = 0.99
     """Discount."""

@@ -1,8 +1,11 @@
 """A run's log: every update as a line of JSON and as TensorBoard scalars."""
 
+import contextlib
 import json
 import math
 import os
+import socket
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -37,8 +40,6 @@ class RunLog:
     """
 
     def __init__(self, directory: Path, keep_updates: int = 0, sinks: Sequence[Sink] = ()):
-        from tensorboardX import SummaryWriter
-
         self.path = directory / LOG_NAME
         kept = (
             [row for row in read_log(directory) if row["update"] <= keep_updates]
@@ -48,7 +49,7 @@ class RunLog:
         write_atomically(self.path, "".join(_line(row) for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
         purge_step = kept[-1]["step"] + 1 if kept else 0
-        self._tensorboard = SummaryWriter(str(directory / TENSORBOARD_NAME), purge_step=purge_step)
+        self._tensorboard = _Events(directory / TENSORBOARD_NAME, purge_step)
         self._sinks = sinks
 
     def write(self, update: int, step: int, numbers: Mapping[str, float]) -> None:
@@ -58,7 +59,7 @@ class RunLog:
         self._file.write(_line(row))
         for name, number in numbers.items():
             if math.isfinite(number):
-                self._tensorboard.add_scalar(_tensorboard_tag(name), float(number), step)
+                self._tensorboard.write(_tensorboard_tag(name), float(number), step)
         finite = {_tensorboard_tag(n): float(x) for n, x in numbers.items() if math.isfinite(x)}
         for sink in self._sinks:
             sink.write(update, step, finite)
@@ -70,10 +71,12 @@ class RunLog:
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._file.close()
-        self._tensorboard.close()
-        for sink in self._sinks:
-            sink.close()
+        try:
+            self._file.close()
+        finally:
+            self._tensorboard.close()
+            for sink in self._sinks:
+                sink.close()
 
     def __enter__(self) -> Self:
         """Return the log itself."""
@@ -82,8 +85,45 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the files."""
-        self.close()
+        """Close the files; where something else went wrong, that is what is told."""
+        with contextlib.suppress(OSError) if error is not None else contextlib.nullcontext():
+            self.close()
+
+
+class _Events:
+    """TensorBoard scalars, written where they are given, so that a full disk is an error there.
+
+    ``SummaryWriter`` writes in a thread: where that dies of a full disk, whoever writes next waits forever.
+
+    Args:
+        directory: of the event files, made if need be; each writer begins one of its own.
+        purge_step: what TensorBoard has of this step and later ones is void.
+    """
+
+    def __init__(self, directory: Path, purge_step: int):
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
+        from tensorboardX.record_writer import RecordWriter
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        directory.mkdir(exist_ok=True)
+        number = len(list(directory.iterdir()))  # a clock that was set back gives a name a second time
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{number}"
+        self._file = RecordWriter(str(directory / name))
+        self._write(file_version="brain.Event:2")
+        self._write(step=purge_step, session_log=SessionLog(status=SessionLog.START))
+
+    def write(self, tag: str, number: float, step: int) -> None:
+        self._write(step=step, summary=self._scalar(tag, number))
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, **fields: Any) -> None:
+        self._file.write(self._event(wall_time=time.time(), **fields).SerializeToString())
 
 
 def read_log(directory: Path) -> Iterator[Row]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from s5_adapters.core.network import normalization
 from s5_adapters.core.network.masks import MaskedObservation
 from s5_adapters.core.network.normalization import CLIP, EPSILON
+from s5_adapters.purejax.split import WHOLE, Split
 
 
 class RunningStats(NamedTuple):
@@ -26,20 +27,21 @@ def init_stats(shape: tuple[int, ...]) -> RunningStats:
     return RunningStats(jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.float32(0))
 
 
-def update_stats(stats: RunningStats, batch: jax.Array) -> RunningStats:
+def update_stats(stats: RunningStats, batch: jax.Array, split: Split = WHOLE) -> RunningStats:
     """Merge a batch into the statistics (Chan, Golub and LeVeque's pairwise update).
 
     Args:
         stats: statistics with samples of shape ``(...)``.
         batch: ``(batch, ...)``, any real dtype.
+        split: over devices, whose batches are one.
     """
     batch = batch.astype(jnp.float32)
-    batch_count = jnp.float32(batch.shape[0])
-    batch_mean = batch.mean(axis=0)
+    batch_count = jnp.float32(batch.shape[0] * split.devices)
+    batch_mean, batch_variance = split.moments(batch, axis=0)
     count = stats.samples + batch_count
     difference = batch_mean - stats.mean
     mean = stats.mean + difference * (batch_count / count)
-    squares = stats.variance * stats.samples + batch.var(axis=0) * batch_count
+    squares = stats.variance * stats.samples + batch_variance * batch_count
     squares += jnp.square(difference) * (stats.samples * batch_count / count)
     return RunningStats(mean, squares / count, count)
 

@@ -13,6 +13,7 @@ from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.spaces import action_spec, has_action_mask, observation_shape
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.config import TrainConfig
+from s5_adapters.purejax.split import WHOLE, Split
 from s5_envs.batch import reset_batch, step_batch
 
 Pytree = Any
@@ -51,7 +52,10 @@ class Problem(Shared):
 
     Attributes:
         programs: what was compiled for it and goes with it, by kind.
+        split: over which devices its environments are; those of ``over`` alone are split.
     """
+
+    split: Split = WHOLE
 
     def __init__(
         self, env_id: str, env_kwargs: FrozenDict[str, Any], network: FrozenDict[str, Any], resets: bool
@@ -83,13 +87,23 @@ class Problem(Shared):
         self.programs: dict[Hashable, Any] = {}
         self._resets = resets
 
+    def over(self, split: Split) -> "Problem":
+        """Return the same problem for code that runs on one device of several, each with a share of it."""
+        share = object.__new__(Problem)
+        share.__dict__ |= self.__dict__ | {"split": split, "_whole": self}
+        return share
+
     def memory_starts(self, episode_starts: jax.Array) -> jax.Array:
         """Return where the memory is told that an episode starts: nowhere in the ablation without resets."""
         return episode_starts if self._resets else jnp.zeros_like(episode_starts)
 
     def reset(self, key: jax.Array, num_envs: int) -> tuple[Pytree, Pytree]:
-        """Begin an episode in each environment: ``obs (num_envs, *obs_shape)``, masked or not, and states."""
-        obs, state = reset_batch(self.env, jax.random.split(key, num_envs), self.env_params)
+        """Begin an episode in each environment: ``obs (num_envs, *obs_shape)``, masked or not, and the
+        states.
+
+        Of a problem that is split, in this device's share of ``num_envs`` environments.
+        """
+        obs, state = reset_batch(self.env, self.split.keys(key, num_envs), self.env_params)
         return self._shape(obs), jax.tree.map(_strong, state)
 
     def step(self, keys: jax.Array, state: Pytree, action: jax.Array) -> EnvStep:

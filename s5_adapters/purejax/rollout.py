@@ -11,6 +11,7 @@ from s5_adapters.core.network.masks import split_mask
 from s5_adapters.purejax.config import TrainConfig
 from s5_adapters.purejax.normalization import RunningStats, init_stats, normalize, scale, update_stats
 from s5_adapters.purejax.problem import Problem, Pytree
+from s5_adapters.purejax.split import WHOLE, Split
 
 
 class Carry(NamedTuple):
@@ -64,12 +65,14 @@ class Episodes(NamedTuple):
     episode_return: jax.Array
     """Return up to and including this step: that of the whole episode where done."""
     episode_length: jax.Array
+    is_finite: jax.Array
+    """bool: so are the reward and the raw observation that was acted on."""
 
 
 def init_carry(problem: Problem, config: TrainConfig, key: jax.Array) -> Carry:
     """Reset every environment and begin with an empty memory."""
-    num_envs = config.num_envs
-    obs, env_state = problem.reset(key, num_envs)
+    obs, env_state = problem.reset(key, config.num_envs)
+    num_envs = len(obs)  # of a split problem, this device's
     zeros = jnp.zeros(num_envs, jnp.float32)
     return Carry(
         env_state=env_state,
@@ -92,24 +95,26 @@ def collect(
     Returns:
         The carry for the next rollout, the transitions, and the raw episode statistics.
     """
-    net = problem.net
+    net, split = problem.net, problem.split
     prepared = net.prepare(params)
     action_key, env_key = jax.random.split(key)
     action_keys = jax.random.split(action_key, config.num_steps)
-    env_keys = jax.random.split(env_key, (config.num_steps, config.num_envs))
+    env_keys = split.keys(env_key, config.num_envs, config.num_steps)
     is_last = jnp.arange(config.num_steps) == config.num_steps - 1
-    no_starts = jnp.zeros(config.num_envs, bool)
+    no_starts = jnp.zeros_like(carry.episode_starts)
 
     def step(
         carry: Carry, now: tuple[jax.Array, jax.Array, jax.Array]
     ) -> tuple[Carry, tuple[Transitions, Episodes]]:
         sample_key, step_keys, is_last = now
-        obs_stats = None if carry.obs_stats is None else _updated(carry.obs_stats, carry.obs)
+        obs_stats = None if carry.obs_stats is None else _updated(carry.obs_stats, carry.obs, split)
         obs = _network_input(obs_stats, carry.obs)
         episode_starts = problem.memory_starts(carry.episode_starts)
         memory_state, dist_inputs, value = net.step(prepared, carry.memory_state, obs, episode_starts)
         dist = distribution(problem.action, dist_inputs)
-        action = dist.sample(sample_key)
+        action = split.draw(
+            lambda inputs: distribution(problem.action, inputs).sample(sample_key), dist_inputs
+        )
         env = problem.step(step_keys, carry.env_state, action)
         done = env.terminated | env.truncated
         if config.time_limit == "terminal":
@@ -124,12 +129,13 @@ def collect(
         reward, reward_stats, discounted_return = env.reward, carry.reward_stats, carry.discounted_return
         if reward_stats is not None and discounted_return is not None:
             discounted_return = config.gamma * discounted_return + env.reward
-            reward_stats = update_stats(reward_stats, discounted_return)
+            reward_stats = update_stats(reward_stats, discounted_return, split)
             reward = scale(reward_stats, env.reward)
             discounted_return = jnp.where(done, 0.0, discounted_return)
 
         episode_return = carry.episode_return + env.reward
         episode_length = carry.episode_length + 1
+        is_finite = jnp.isfinite(carry.obs).reshape(len(done), -1).all(axis=1) & jnp.isfinite(env.reward)
         transition = Transitions(
             obs=obs,
             episode_starts=episode_starts,
@@ -152,7 +158,7 @@ def collect(
             reward_stats=reward_stats,
             discounted_return=discounted_return,
         )
-        return carry, (transition, Episodes(env.reward, done, episode_return, episode_length))
+        return carry, (transition, Episodes(env.reward, done, episode_return, episode_length, is_finite))
 
     carry, (transitions, episodes) = jax.lax.scan(step, carry, (action_keys, env_keys, is_last))
     return carry, transitions, episodes
@@ -178,8 +184,14 @@ def advantages(transitions: Transitions, gamma: float, gae_lambda: float) -> tup
     return advantage, advantage + transitions.value
 
 
-def _updated(stats: RunningStats, obs: Pytree) -> RunningStats:
-    return update_stats(stats, split_mask(obs)[0])
+def _updated(stats: RunningStats, obs: Pytree, split: Split) -> RunningStats:
+    return update_stats(stats, split_mask(obs)[0], split)
+
+
+def standardized(advantage: jax.Array, split: Split = WHOLE) -> jax.Array:
+    """Return the advantages of a gradient step with mean 0 and standard deviation 1, over all devices."""
+    mean, variance = split.moments(advantage)
+    return (advantage - mean) / (jnp.sqrt(variance) + 1e-8)
 
 
 def _network_input(stats: RunningStats | None, obs: Pytree) -> Pytree:

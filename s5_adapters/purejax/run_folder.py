@@ -62,10 +62,13 @@ class RunConfig:
     """Policy file that training starts from, which also sets the network's options; None: random weights."""
     options: RunOptions = dataclasses.field(default_factory=RunOptions)
     """How it is watched and kept."""
+    devices: int = 1
+    """Devices that the run was begun on, each with an equal share of the environments."""
 
     def __post_init__(self) -> None:
-        """Check the seed; the parts check themselves."""
+        """Check the seed and the devices; the parts check themselves."""
         checks.integer("seed", self.seed, minimum=0)
+        checks.integer("devices", self.devices)
         if not isinstance(self.weights, str | None):
             raise ValueError(f"weights: got {self.weights!r}, expected the name of a file")
 
@@ -75,7 +78,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields in one flat mapping that JSON can hold."""
-        start = {"seed": self.seed, "weights": self.weights}
+        start = {"seed": self.seed, "weights": self.weights, "devices": self.devices}
         algorithm = {ALGORITHM: self.training.name}
         return algorithm | self.training.to_dict() | start | dataclasses.asdict(self.options)
 
@@ -90,13 +93,15 @@ class RunConfig:
         algorithm = algorithm_class(rest.pop(ALGORITHM, DEFAULT))
         option_names = [field.name for field in dataclasses.fields(RunOptions)]
         options = {name: rest.pop(name) for name in option_names if name in rest}
-        seed, weights = rest.pop("seed", 0), rest.pop("weights", None)
+        seed, weights, devices = rest.pop("seed", 0), rest.pop("weights", None), rest.pop("devices", 1)
         names = [field.name for field in dataclasses.fields(algorithm)]
         for name in rest:
             if name not in names:
-                known = checks.nearest_names(name, [*names, ALGORITHM, "seed", "weights", *option_names])
+                known = checks.nearest_names(
+                    name, [*names, ALGORITHM, "seed", "weights", "devices", *option_names]
+                )
                 raise ValueError(f"unknown field {name!r}, expected one of {known}")
-        return cls(algorithm.from_dict(rest), seed, weights, RunOptions(**options))
+        return cls(algorithm.from_dict(rest), seed, weights, RunOptions(**options), devices)
 
 
 def write_config(run_dir: Path, config: RunConfig) -> None:
@@ -136,7 +141,8 @@ def _as_formerly(config: RunConfig) -> RunConfig:
     """Fill what a run's ``config.json`` leaves out, which it did only before runs completed it."""
     training = config.training
     memory_config = complete_as_formerly(training.memory, training.memory_config)
-    return dataclasses.replace(config, training=dataclasses.replace(training, memory_config=memory_config))
+    training = dataclasses.replace(training, memory_config=memory_config)
+    return dataclasses.replace(config, training=training)
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -14,12 +14,14 @@ import numpy as np
 
 from s5_adapters.core.files.weights import as_policy, save_policy
 from s5_adapters.purejax.algorithms.algorithm import Algorithm, TrainState
-from s5_adapters.purejax.algorithms.metrics import Metrics
+from s5_adapters.purejax.algorithms.metrics import FAULT_METRICS, Metrics
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.claim import Claim, FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
-from s5_adapters.purejax.interrupt import Interrupts
+from s5_adapters.purejax.faults import kept_in, see_whether_gone, told
+from s5_adapters.purejax.interrupt import Interrupts, TimeLimit
 from s5_adapters.purejax.logging import RunLog, read_log
+from s5_adapters.purejax.processes import Decision, agree, are_several, from_first, is_first
 from s5_adapters.purejax.progress import Reporter, Silent, Status
 from s5_adapters.purejax.restore import to_portable
 from s5_adapters.purejax.run_folder import (
@@ -29,6 +31,8 @@ from s5_adapters.purejax.run_folder import (
     RunOptions,
     read_config,
 )
+from s5_adapters.purejax.split import WHOLE, split_of
+from s5_adapters.purejax.split_programs import SplitPrograms, on_one_device, refuse_other_split
 from s5_adapters.purejax.start import start_from
 from s5_adapters.purejax.training import Programs, TrainResult
 from s5_adapters.purejax.wandb_log import WandbLog, require_wandb
@@ -48,7 +52,11 @@ class NonFiniteError(RuntimeError):
 
 
 class InterruptedRunError(RuntimeError):
-    """SIGINT or SIGTERM ended the run; the message says where it was saved and how to go on."""
+    """SIGINT or SIGTERM ended the run; the message says where it was saved and how to go on.
+
+    Attributes:
+        signal_number: which of them.
+    """
 
     def __init__(self, message: str, signal_number: signal.Signals):
         super().__init__(message)
@@ -60,6 +68,11 @@ class Trainer:
 
     The update is compiled once, with the number of updates of a chunk as an argument, so chunks of any length
     run the same program.
+
+    On several devices each keeps an equal share of the environments, and the devices exchange gradients and
+    statistics alone. The run is that of one device but for rounding and for the shuffles into minibatches,
+    which every device draws for its own environments; resumed on another number of devices it goes on
+    likewise, with the shuffles of the devices that it was begun on where those can be shared out.
 
     Building a ``Trainer`` claims the run's folder (see ``claim``) and then compiles. Where that goes wrong or
     is interrupted, no folder is left. The claim is held until ``run`` ends.
@@ -73,14 +86,17 @@ class Trainer:
             checkpoints; None keeps nothing.
         options: how the run is watched and kept.
         reporter: shows progress.
+        devices: how many devices the environments are split over.
 
     Attributes:
         config: what is trained.
+        split: over how many devices.
         state: the ``TrainState`` now.
         update: updates done.
         best_evaluation: largest mean return of an evaluation so far; NaN before any.
         best_return: largest mean episodic return of an update so far (MMER, POPGym's score); NaN before any.
         compile_seconds: what tracing and compiling took.
+        skipped: gradient steps not taken so far, since the gradient was not finite.
 
     Raises:
         ValueError: one line, for a configuration that cannot be built, a folder that cannot be used, and
@@ -88,6 +104,7 @@ class Trainer:
     """
 
     _claim: Claim | None = None
+    _adaptive_chunk: int
 
     def __init__(
         self,
@@ -98,13 +115,14 @@ class Trainer:
         run_dir: str | Path | None = None,
         options: RunOptions | None = None,
         reporter: Reporter | None = None,
+        devices: int = 1,
     ):
-        run_config = RunConfig(config.completed(), seed, weights, options or RunOptions())
-        self._prepare(run_config, run_dir, reporter)
-        if self.run_dir is not None:
+        run_config = RunConfig(config.completed(), seed, weights, options or RunOptions(), devices)
+        self._prepare(run_config, run_dir, reporter, devices)
+        if self.run_dir is not None and self._is_first:
             self._claim = claim_new(self.run_dir, self.run_config)
         try:
-            self.state = self._first_state()
+            self._restore()
             self._compile()
         except BaseException:
             if self._claim is not None:
@@ -112,28 +130,42 @@ class Trainer:
             raise
 
     @classmethod
-    def resume(cls, run_dir: str | Path, *, reporter: Reporter | None = None) -> Self:
+    def resume(
+        cls, run_dir: str | Path, *, reporter: Reporter | None = None, devices: int | None = None
+    ) -> Self:
         """Continue the run in ``run_dir`` from its latest checkpoint, with the bits it would have had anyway.
 
+        Args:
+            run_dir: the folder of the run.
+            reporter: shows progress.
+            devices: to go on on another number of devices than it was begun on; the bits are then others.
+
         Raises:
-            ValueError: one line, where the folder holds no run, a run that is going on, or a checkpoint of
-                another configuration.
+            ValueError: one line, where the folder holds no run, a run that is going on, a checkpoint of
+                another configuration, or one that does not go on on these devices.
         """
         if Path(run_dir).is_file():
             raise ValueError(f"{run_dir}: is a file, expected the folder of a run")
         trainer = cls.__new__(cls)
-        trainer._prepare(read_config(run_dir), run_dir, reporter)
-        trainer._claim = claim_existing(Path(run_dir))
+        trainer._prepare(read_config(run_dir), run_dir, reporter, devices)
+        if trainer._is_first:
+            trainer._claim = claim_existing(Path(run_dir))
         try:
             trainer._restore()
             trainer._compile()
         except BaseException:
-            trainer._claim.release()
+            if trainer._claim is not None:
+                trainer._claim.release()
             raise
         return trainer
 
-    def run(self) -> TrainResult:
+    def run(self, time_limit: TimeLimit | None = None) -> TrainResult:
         """Train to the end of the configured run.
+
+        SIGUSR1 saves a checkpoint, and the run goes on.
+
+        Args:
+            time_limit: before which to save and return; ``update`` then says how far the run came.
 
         Returns:
             The last state, and the metrics of the updates done by this call, as numpy arrays.
@@ -141,32 +173,54 @@ class Trainer:
         Raises:
             NonFiniteError: at the first number that is not finite.
             InterruptedRunError: on SIGINT or SIGTERM, once the chunk is done and saved.
+            RunFolderError: the folder is full, read-only or gone.
             FolderTakenError: the folder has meanwhile become another's, or its run has gone on elsewhere.
         """
         history: list[HostMetrics] = []
         with ExitStack() as stack:
             stack.callback(self._reporter.close)
-            if self.run_dir is not None:
-                stack.enter_context(self._folder_of_its_own(self.run_dir))
-            log = None if self.run_dir is None else stack.enter_context(self._open_log(self.run_dir))
+            log = self._open(stack)
             interrupts = stack.enter_context(Interrupts())
-            while self.update < self.config.num_updates:
+            while self.update < self._num_updates:
+                started = time.monotonic()
                 history.append(self._advance(log))
-                if self.options.evaluate_every and self.update % self.options.evaluate_every == 0:
+                is_test_due = self.options.evaluate_every and self.update % self.options.evaluate_every == 0
+                if is_test_due and self._is_first:
                     self._evaluate(log)
                 if log is not None:
                     log.flush()
-                    if self.update == self._num_updates or self.update % self._checkpoint_every == 0:
+                if time_limit is not None:
+                    time_limit.note(chunk=time.monotonic() - started)
+                is_over = self.update == self._num_updates
+                is_late = not is_over and time_limit is not None and time_limit.is_near()
+                decided = agree(
+                    Decision(self._adaptive_chunk, interrupts.received or 0, interrupts.wants_save, is_late)
+                )
+                interrupts.wants_save = False
+                self._adaptive_chunk = decided.next_chunk
+                if self.run_dir is not None:
+                    self._see_folder(self.run_dir)
+                    is_due = is_over or decided.is_late or self.update % self._checkpoint_every == 0
+                    if is_due or decided.saves:
+                        started = time.monotonic()
                         self.save()
-                if interrupts.received is not None:
-                    raise InterruptedRunError(self._farewell(interrupts.received), interrupts.received)
+                        if time_limit is not None:
+                            time_limit.note(save=time.monotonic() - started)
+                if decided.signal_number:
+                    number = signal.Signals(decided.signal_number)
+                    raise InterruptedRunError(self._farewell(number), number)
+                if decided.is_late:
+                    break
         metrics: Any = {name: _concatenate(history, name) for name in self.config.METRICS}
         return TrainResult(self.state, metrics)
 
     def evaluate(self) -> Evaluation:
         """Play ``evaluation_episodes`` fresh episodes with the policy as it is; training is not touched."""
         key = jax.random.fold_in(jax.random.fold_in(self._key, _EVALUATION_STREAM), self.update)
-        return self._evaluator(self.state.params, self.state.carry.obs_stats, key)
+        params, obs_stats = self.state.params, self.state.carry.obs_stats
+        if self.split.devices > 1:
+            params, obs_stats = on_one_device((params, obs_stats))
+        return self._evaluator(params, obs_stats, key)
 
     def profile(self, folder: str | Path, *, updates: int = 2) -> Path:
         """Rehearse the next updates under JAX's profiler; the run itself is not touched.
@@ -187,25 +241,54 @@ class Trainer:
     def save(self) -> Path:
         """Write a checkpoint of the state as it is now and return its folder.
 
+        Of several processes that train together, all must call it, and the first writes.
+
         Raises:
             ValueError: the trainer has no ``run_dir``.
         """
         if self.checkpoints is None:
             raise ValueError("run_dir: got None, expected a folder to keep checkpoints in")
-        return self.checkpoints.save(self.update, self.state)
+        state = self._programs.whole(self.state)
+        return (
+            self.checkpoints.save(self.update, state)
+            if self._is_first
+            else self.checkpoints.path(self.update)
+        )
+
+    @property
+    def how_to_go_on(self) -> str:
+        """The command that goes on with the run."""
+        return f"s5-adapters train --resume {self.run_dir}"
 
     @property
     def step(self) -> int:
         """Environment steps done."""
         return self.update * self.config.steps_per_update
 
-    def _prepare(self, run_config: RunConfig, run_dir: str | Path | None, reporter: Reporter | None) -> None:
+    def _prepare(
+        self,
+        run_config: RunConfig,
+        run_dir: str | Path | None,
+        reporter: Reporter | None,
+        devices: int | None,
+    ) -> None:
         self.run_config, self.config = run_config, run_config.training
         self.options = run_config.options
         self.run_dir = None if run_dir is None else Path(run_dir)
         if self.options.wandb:
             require_wandb()
-        self._programs = Programs.of(self.config)
+        begun = run_config.devices
+        self.split = split_of(begun, devices or begun)
+        if devices is None and begun > len(jax.devices()):
+            raise ValueError(
+                f"{run_dir}: its run was begun on {begun} devices, and there are {len(jax.devices())}: go on "
+                f"with --devices {len(jax.devices())}"
+            )
+        elif self.split.devices != begun:
+            refuse_other_split(self.config)
+        self._programs: Programs | SplitPrograms = (
+            Programs.of(self.config) if self.split == WHOLE else SplitPrograms.of(self.config, self.split)
+        )
         self.problem = self._programs.problem
         self.checkpoints = None
         if self.run_dir is not None:
@@ -218,12 +301,27 @@ class Trainer:
         self._checkpoint_every = self.options.checkpoint_every or max(
             1, self._num_updates // _DEFAULT_CHECKPOINTS
         )
-        self._reporter = reporter or Silent()
+        self._is_first = is_first()
+        self._reporter = reporter if reporter is not None and self._is_first else Silent()
         self._evaluator = Evaluator(self.problem, self.options.evaluation_episodes)
         self._key = jax.random.key(run_config.seed)
         self._seconds = 0.0
         self._recent_return = math.nan
         self._adaptive_chunk = 1
+        self.skipped = 0
+
+    def _open(self, stack: ExitStack) -> RunLog | None:
+        """Take the folder, and open its log, until the stack unwinds."""
+        if self.run_dir is None or not self._is_first:
+            return None
+        stack.enter_context(told(self.run_dir))
+        stack.enter_context(self._folder_of_its_own(self.run_dir))
+        return stack.enter_context(self._open_log(self.run_dir))
+
+    def _see_folder(self, run_dir: Path) -> None:
+        if self._is_first:
+            state = None if are_several() else self.state
+            see_whether_gone(run_dir, self.run_config, self.update, state)
 
     @contextmanager
     def _folder_of_its_own(self, run_dir: Path) -> Iterator[None]:
@@ -250,17 +348,28 @@ class Trainer:
         state, weights = self._init(self._key), self.run_config.weights
         if weights is None:
             return state
-        return start_from(state, as_policy(weights), self.problem, self.config)
+        return self._programs.place(start_from(state, as_policy(weights), self.problem, self.config))
 
     def _restore(self) -> None:
-        assert self.checkpoints is not None
-        assert self.run_dir is not None
-        if self.checkpoints.latest() is None:  # stopped before the first checkpoint: nothing is lost but time
+        """Take the state from the newest checkpoint, of which the first process alone knows; or the first."""
+        state = None
+        has_any = self.checkpoints is not None and self.checkpoints.latest() is not None
+        if are_several() or has_any:
+            like = jax.eval_shape(self._init, self._key)
+            if self._is_first and has_any and self.checkpoints is not None:
+                state, damaged = self.checkpoints.restore_newest_whole(like)
+                for line in damaged:
+                    self._reporter.say(line)
+            state = from_first(state, like)
+        if state is None:  # new, or stopped before the first checkpoint: nothing is lost but time
             self.state = self._first_state()
             return
-        self.state = self.checkpoints.restore(jax.eval_shape(self._init, self._key))
-        self.update = int(self.state.update)
-        for row in read_log(self.run_dir):
+        self._go_on(self._programs.place(state))
+
+    def _go_on(self, state: TrainState) -> None:
+        """Take a state, and what the log has of the way to it."""
+        self.state, self.update = state, int(state.update)
+        for row in read_log(self.run_dir) if self.run_dir is not None and self._is_first else ():
             if row["update"] <= self.update and "seconds" in row:
                 self._seconds = row["seconds"]
                 self._note_return(row["episode_return"])
@@ -286,26 +395,37 @@ class Trainer:
         started = time.perf_counter()
         self.state, buffer = self._run_chunk(length, self.state)
         metrics = {name: np.asarray(values)[:length] for name, values in buffer.items()}
-        seconds = time.perf_counter() - started
-        self._check_finite(metrics)
+        seconds = max(time.perf_counter() - started, 1e-9)
+        self._record(metrics, seconds, log)
+        self._show(length, seconds)
+        return metrics
 
-        self._adaptive_chunk = max(1, round(_CHUNK_SECONDS * length / seconds))
+    def _record(self, metrics: HostMetrics, seconds: float, log: RunLog | None) -> None:
+        """Check the numbers of a chunk, and log them."""
+        self._check_finite(metrics)
+        self._note_skipped(int(metrics["skipped"].sum()) if "skipped" in metrics else 0)
         self._seconds += seconds
-        steps_per_update = self.config.steps_per_update
-        speed = length * steps_per_update / seconds
+        length = len(metrics["fault"])
+        speed = length * self.config.steps_per_update / seconds
         for i in range(length):
             self.update += 1
-            numbers = {name: float(metrics[name][i]) for name in self.config.METRICS if name != "fault"}
+            numbers = {
+                name: float(metrics[name][i]) for name in self.config.METRICS if name not in FAULT_METRICS
+            }
             self._note_return(numbers["episode_return"])
             if log is not None:
                 log.write(
                     self.update, self.step, numbers | {"seconds": self._seconds, "steps_per_second": speed}
                 )
-        left = (self._num_updates - self.update) * steps_per_update / speed
+
+    def _show(self, length: int, seconds: float) -> None:
+        """Show where the run is after a chunk, and choose the next one's length."""
+        self._adaptive_chunk = max(1, round(_CHUNK_SECONDS * length / seconds))
+        speed = length * self.config.steps_per_update / seconds
+        left = (self._num_updates - self.update) * self.config.steps_per_update / speed
         self._reporter.show(
             Status(self.update, self._num_updates, self.step, self._recent_return, speed, seconds_left=left)
         )
-        return metrics
 
     def _chunk_length(self) -> int:
         """Count the updates until the host next has something to do."""
@@ -322,14 +442,20 @@ class Trainer:
         if not bad.size:
             return
         update = self.update + int(bad[0]) + 1
-        name = self.config.name_fault(int(metrics["fault"][bad[0]]))
-        kept = "no checkpoint was kept"
-        if self.checkpoints is not None and self.checkpoints.latest() is not None:
-            kept = f"last good checkpoint: {self.checkpoints.path(self.checkpoints.updates()[-1])}"
+        fault, env, step = (int(metrics[name][bad[0]]) if name in metrics else -1 for name in FAULT_METRICS)
+        where = f", environment {env} at its step {(update - 1) * self.config.num_steps + step + 1:,}"
         raise NonFiniteError(
-            f"stopped: {self.config.env_id}: {name} is not finite at update {update} of {self._num_updates} "
-            f"(step {update * self.config.steps_per_update:,}); {kept}"
+            f"stopped: {self.config.env_id}: {self.config.name_fault(fault)} is not finite at update "
+            f"{update} of {self._num_updates} (step {update * self.config.steps_per_update:,})"
+            f"{where if env >= 0 else ''}; {kept_in(self.run_dir)}"
         )
+
+    def _note_skipped(self, count: int) -> None:
+        if count and not self.skipped:
+            self._reporter.say(
+                f"after update {self.update}: a gradient was not finite, and its step not taken"
+            )
+        self.skipped += count
 
     def _evaluate(self, log: RunLog | None) -> None:
         result = self.evaluate()
@@ -360,7 +486,7 @@ class Trainer:
         where = f"stopped by {signal_number.name} after update {self.update} of {self._num_updates}"
         if self.run_dir is None:
             return f"{where}; nothing was kept, since the run has no folder"
-        return f"{where}; saved to {self.save()}; go on with: s5-adapters train --resume {self.run_dir}"
+        return f"{where}; saved to {self.save()}; go on with: {self.how_to_go_on}"
 
 
 def _next_multiple(number: int, step: int) -> int:
@@ -368,4 +494,4 @@ def _next_multiple(number: int, step: int) -> int:
 
 
 def _concatenate(history: list[HostMetrics], name: str) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.float32), *(metrics[name] for metrics in history)])
+    return np.concatenate([metrics[name] for metrics in history] or [np.zeros(0, np.float32)], axis=-1)

@@ -75,6 +75,8 @@ class Programs(Shared):
         init_state: ``(key, learning_rate) -> TrainState``.
         run_chunk: ``(state, num_updates, buffer_size=...)``: ``run_updates``, compiled once for all lengths;
             the state given is used up.
+        place: puts a state where ``run_chunk`` expects it.
+        whole: gives a state as the host can read it.
     """
 
     def __init__(self, config: Algorithm):
@@ -89,6 +91,8 @@ class Programs(Shared):
         ) -> tuple[TrainState, Metrics]:
             return run_updates(problem, config, state, num_updates, buffer_size)
 
+        self.place: Callable[[TrainState], TrainState] = lambda state: state
+        self.whole: Callable[[TrainState], TrainState] = lambda state: state
         self.init_state: Any = jax.jit(init_state)
         self.run_chunk: Any = jax.jit(run_chunk, static_argnames="buffer_size", donate_argnames="state")
 

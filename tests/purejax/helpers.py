@@ -38,3 +38,12 @@ def assert_same_bits(one: Any, other: Any) -> None:
 def _words(leaf: Any) -> Any:
     is_key = jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
     return jax.random.key_data(leaf) if is_key else leaf
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    """Tell whether both pytrees have the same structure and the same bits."""
+    try:
+        assert_same_bits(one, other)
+    except AssertionError:
+        return False
+    return True

@@ -39,6 +39,7 @@ def test_the_published_setting():
         "freeze": [],
         "lr_scales": {},
         "max_grad_norm": 0.5,
+        "on_nonfinite": "stop",
         "gamma": 0.99,
         "time_limit": "terminal",
         "resets": True,

@@ -80,9 +80,9 @@ def _count_rewards(framework: str, count: Count, monkeypatch: pytest.MonkeyPatch
             for reward, done in zip(rewards, dones, strict=True):
                 count.step(reward, done)
 
-        def with_count(rollout: Any, episodes: Any, value_target: Any) -> Any:
+        def with_count(rollout: Any, episodes: Any, value_target: Any, *split: Any) -> Any:
             jax.debug.callback(told, episodes.reward, episodes.done, ordered=True)
-            return metrics(rollout, episodes, value_target)
+            return metrics(rollout, episodes, value_target, *split)
 
         monkeypatch.setattr(ppo, "rollout_metrics", with_count)
         return

@@ -19,7 +19,7 @@ from s5_adapters.purejax.algorithms.metrics import UPDATE_METRICS, Metrics, roll
 from s5_adapters.purejax.config import Optimizer
 from s5_adapters.purejax.fields import Count, Flag, NonNegative, Positive
 from s5_adapters.purejax.problem import Problem, Pytree
-from s5_adapters.purejax.rollout import Transitions, advantages, collect
+from s5_adapters.purejax.rollout import Transitions, advantages, collect, standardized
 
 
 @register_algorithm("a2c")
@@ -40,6 +40,7 @@ class A2CConfig(ActorCriticAlgorithm):
     normalize_advantages: Flag = False
     entropy_coef: NonNegative = 0.01
 
+    SPLITS: ClassVar = True
     METRICS: ClassVar = LOSS_METRICS | UPDATE_METRICS
 
     def update(self, problem: Problem, state: TrainState) -> tuple[TrainState, Metrics]:
@@ -52,9 +53,10 @@ class A2CConfig(ActorCriticAlgorithm):
         grads, losses = jax.grad(a2c_loss, has_aux=True)(
             state.params, problem, self, rollout, state.carry.memory_state, advantage, value_target
         )
+        grads, losses = problem.split.mean((grads, losses))
         params, opt_state = self.descend(state.params, state.opt_state, grads, learning_rate)
 
-        measured = rollout_metrics(rollout, episodes, value_target)
+        measured = rollout_metrics(rollout, episodes, value_target, problem.split)
         state = state._replace(params=params, opt_state=opt_state, carry=carry, key=key)
         return self.finish(state, learning_rate, measured, losses | {"grad_norm": optax.tree.norm(grads)})
 
@@ -84,7 +86,7 @@ def a2c_loss(
     _, dist_inputs, value = problem.net.apply(params, memory_state, rollout.obs, rollout.episode_starts)
     dist = distribution(problem.action, dist_inputs)
     if config.normalize_advantages:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = standardized(advantage, problem.split)
     policy_loss = -(dist.log_prob(rollout.action) * advantage).mean()
     value_loss = 0.5 * jnp.square(value - value_target).mean()
     entropy = dist.entropy().mean()

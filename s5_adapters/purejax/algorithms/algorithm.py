@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 import jax
@@ -12,7 +13,7 @@ import optax
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.parts import part_of
 from s5_adapters.core.registry import Registry
-from s5_adapters.purejax.algorithms.metrics import Metrics, find_fault, name_quantity
+from s5_adapters.purejax.algorithms.metrics import FAULT_METRICS, Metrics, find_fault, name_quantity
 from s5_adapters.purejax.config import TrainConfig
 from s5_adapters.purejax.problem import Problem, Pytree
 from s5_adapters.purejax.rollout import Carry, init_carry
@@ -51,6 +52,9 @@ class Algorithm(TrainConfig, ABC):
     """The numbers that ``update`` returns, float32 scalars, and what they are."""
     LOSSES: ClassVar[tuple[str, ...]] = ("policy_loss", "value_loss", "entropy")
     """What a gradient step gives that must be finite, in the order in which one makes the next go wrong."""
+    SPLITS: ClassVar[bool] = False
+    """Whether ``update`` may run on one of several devices, with its share of the environments: whatever it
+    takes a mean of over environments, gradients above all, it then takes over ``problem.split`` too."""
 
     def init_state(self, problem: Problem, key: jax.Array, learning_rate: jax.Array) -> TrainState:
         """Return the state before the first update."""
@@ -73,6 +77,34 @@ class Algorithm(TrainConfig, ABC):
     def gradient_steps(self) -> int:
         """Gradient steps of one update."""
         return 1
+
+    @property
+    def parts_of_rollout(self) -> int:
+        """Into how many equal parts the environments of a rollout are cut to learn from."""
+        return 1
+
+    def check_devices(self, devices: int) -> None:
+        """See whether a run can be split over so many devices.
+
+        Raises:
+            ValueError: one line, where the algorithm was not written for it, or there are no equal shares.
+        """
+        if devices == 1:
+            return
+        if not self.SPLITS:
+            raise ValueError(
+                f"devices: got {devices}, expected 1 with algorithm {self.name!r}, which does not say "
+                "that it can be split (SPLITS, docs/add-an-algorithm.md)"
+            )
+        parts = self.parts_of_rollout
+        if self.num_envs % (devices * parts):
+            fitting = [n for n in range(1, self.num_envs + 1) if self.num_envs % (n * parts) == 0]
+            cut = f" and num_minibatches={parts}" if parts > 1 else ""
+            raise ValueError(
+                f"devices: num_envs={self.num_envs} does not divide by devices={devices}{cut}: every device "
+                f"keeps and shuffles environments of its own; expected a multiple of {devices * parts}, or "
+                f"devices one of {', '.join(map(str, fitting))}"
+            )
 
     def name_gradient_step(self, step: int) -> str:
         """Say which gradient step of an update it was, as the end of a sentence; nothing if there is one."""
@@ -98,6 +130,7 @@ class Algorithm(TrainConfig, ABC):
         self, params: Pytree, opt_state: Pytree, grads: Pytree, learning_rate: jax.Array
     ) -> tuple[Pytree, Pytree]:
         """Take one gradient step; the learning rate may be traced."""
+        before = params, opt_state
         if self.freeze:  # before the optimiser: what is frozen has no part in the norm that is clipped
             grads = jax.tree_util.tree_map_with_path(self._thawed, grads)
         directions, opt_state = self.make_optimizer().update(grads, opt_state, params)
@@ -106,7 +139,11 @@ class Algorithm(TrainConfig, ABC):
         if self.lr_scales:
             directions = jax.tree_util.tree_map_with_path(self._scale_part, directions)
         params = jax.tree.map(lambda param, direction: param - learning_rate * direction, params, directions)
-        return params, opt_state
+        if self.on_nonfinite == "stop":
+            return params, opt_state
+        is_taken = jnp.isfinite(optax.tree.norm(grads))
+        taken: tuple[Pytree, Pytree] = jax.tree.map(partial(jnp.where, is_taken), (params, opt_state), before)
+        return taken
 
     def _thawed(self, path: tuple[Any, ...], gradient: jax.Array) -> jax.Array:
         return jnp.zeros_like(gradient) if _part(path) in self.freeze else gradient
@@ -141,9 +178,16 @@ class Algorithm(TrainConfig, ABC):
                 ``(gradient_steps,)``, or scalars of a single step. Their means are reported.
         """
         step_metrics = jax.tree.map(jnp.atleast_1d, step_metrics)
-        metrics = rollout_metrics | jax.tree.map(jnp.mean, step_metrics)
+        metrics: Metrics = {name: jnp.int32(-1) for name in FAULT_METRICS} | {"skipped": jnp.int32(0)}
+        metrics |= rollout_metrics | jax.tree.map(jnp.mean, step_metrics)
         metrics |= {"param_norm": optax.tree.norm(state.params), "learning_rate": learning_rate}
-        metrics["fault"] = find_fault(metrics, step_metrics, self.LOSSES)
+        if self.on_nonfinite == "skip":
+            is_taken = jnp.isfinite(step_metrics["grad_norm"])
+            step_metrics = jax.tree.map(lambda x: jnp.where(is_taken, x, 0), step_metrics)
+            metrics |= jax.tree.map(lambda x: x.sum() / is_taken.sum(), step_metrics)
+            metrics["skipped"] = (~is_taken).sum()
+        watched = metrics | {"statistics": _size_of((state.carry.obs_stats, state.carry.reward_stats))}
+        metrics["fault"] = find_fault(watched, step_metrics, self.LOSSES)
         state = state._replace(update=state.update + 1)
         return state, {name: jnp.asarray(metrics[name], jnp.float32) for name in self.METRICS}
 
@@ -155,6 +199,11 @@ class Algorithm(TrainConfig, ABC):
 
 def _part(path: tuple[Any, ...]) -> str:
     return part_of(jax.tree_util.keystr(path, simple=True, separator="/"))
+
+
+def _size_of(statistics: Pytree) -> jax.Array:
+    """Return the largest absolute value of running statistics, which is finite where they all are."""
+    return jnp.stack([jnp.float32(0), *(jnp.abs(leaf).max() for leaf in jax.tree.leaves(statistics))]).max()
 
 
 A = TypeVar("A", bound=type[Algorithm])

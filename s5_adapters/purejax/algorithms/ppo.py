@@ -18,7 +18,7 @@ from s5_adapters.purejax.algorithms.algorithm import TrainState, register_algori
 from s5_adapters.purejax.algorithms.metrics import UPDATE_METRICS, Metrics, rollout_metrics
 from s5_adapters.purejax.fields import Count, Flag, Positive, PositiveOrNone
 from s5_adapters.purejax.problem import Problem, Pytree
-from s5_adapters.purejax.rollout import Transitions, advantages, collect
+from s5_adapters.purejax.rollout import Transitions, advantages, collect, standardized
 
 T = TypeVar("T")
 
@@ -49,6 +49,7 @@ class PPOConfig(ActorCriticAlgorithm):
     """End the learning of an update at the first minibatch whose ``approx_kl`` exceeds 1.5 times this, as
     Stable-Baselines3 does. The steps after it are computed and logged, but not taken."""
 
+    SPLITS: ClassVar = True
     METRICS: ClassVar = (
         LOSS_METRICS
         | {
@@ -105,6 +106,11 @@ class PPOConfig(ActorCriticAlgorithm):
         """Gradient steps of one update: every minibatch of every epoch."""
         return self.num_epochs * self.num_minibatches
 
+    @property
+    def parts_of_rollout(self) -> int:
+        """Minibatches of a pass."""
+        return self.num_minibatches
+
     def name_gradient_step(self, step: int) -> str:
         """Say which epoch and minibatch it was."""
         epoch, minibatch = divmod(step, self.num_minibatches)
@@ -112,6 +118,7 @@ class PPOConfig(ActorCriticAlgorithm):
 
     def update(self, problem: Problem, state: TrainState) -> tuple[TrainState, Metrics]:
         """Collect one rollout, and go over it in epochs of minibatches."""
+        split = problem.split
         key, rollout_key, epoch_key = jax.random.split(state.key, 3)
         learning_rate = self.annealed(state)
 
@@ -129,12 +136,16 @@ class PPOConfig(ActorCriticAlgorithm):
             grads, metrics = jax.grad(ppo_loss, has_aux=True)(
                 params, problem, self, batch, memory_state, batch_advantage, batch_target
             )
+            grads, metrics = split.mean((grads, metrics))
             params, opt_state = self.descend(params, opt_state, grads, learning_rate)
             return (params, opt_state), metrics | {"grad_norm": optax.tree.norm(grads)}
 
         # Each epoch is a shuffle of the environments; a minibatch is the next few, with their whole rollout.
+        # On several devices each shuffles its own, and a minibatch is the next few of every device.
         epoch_keys = jax.random.split(epoch_key, self.num_epochs)
-        shuffles = jax.vmap(lambda key: jax.random.permutation(key, self.num_envs))(epoch_keys)
+        shuffles = jax.vmap(lambda key: split.minibatches(key, self.num_envs, self.num_minibatches))(
+            epoch_keys
+        )
         minibatches = shuffles.reshape(self.gradient_steps, -1)
         train = (state.params, state.opt_state)
         if self.target_kl is None:
@@ -143,7 +154,7 @@ class PPOConfig(ActorCriticAlgorithm):
             step = _until(minibatch_step, 1.5 * self.target_kl)
             ((params, opt_state), _), steps = jax.lax.scan(step, (train, jnp.bool_(False)), minibatches)
 
-        measured = rollout_metrics(rollout, episodes, value_target)
+        measured = rollout_metrics(rollout, episodes, value_target, split)
         state = state._replace(params=params, opt_state=opt_state, carry=carry, key=key)
         return self.finish(state, learning_rate, measured, steps)
 
@@ -186,7 +197,7 @@ def ppo_loss(
     dist = distribution(problem.action, dist_inputs)
 
     if config.normalize_advantages:
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        advantage = standardized(advantage, problem.split)
     log_ratio = dist.log_prob(batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     clipped_ratio = jnp.clip(ratio, 1 - config.clip_range, 1 + config.clip_range)

@@ -1,0 +1,104 @@
+"""SIGKILL at random moments, the same command each time: the bits of a run that nobody disturbed."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from s5_adapters.purejax import RunConfig
+from s5_adapters.purejax.checkpoint import Checkpoints
+from s5_adapters.purejax.logging import read_log
+from s5_adapters.purejax.training import Programs
+from tests.documents import CHECKOUT
+from tests.purejax.helpers import assert_same_bits, small_config
+from tests.purejax.test_faults import cut, files_of, flip
+
+UPDATES = 400
+CONFIG = small_config(num_envs=8, total_steps=8 * 8 * UPDATES, normalize_observations=True)
+
+
+class Command:
+    """The command that a scheduler gives again and again."""
+
+    def __init__(self, folder: Path, devices: int):
+        self.file = folder / "run.json"
+        run = RunConfig(CONFIG, 3, devices=devices).to_dict()
+        self.file.write_text(json.dumps(run | {"checkpoint_every": 20, "chunk_updates": 5}))
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_parallel_codegen_split_count=1"
+        self.environment = os.environ | {"XLA_FLAGS": flags}
+
+    def start(self, run_dir: Path) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "s5_adapters.cli", "train", "--config", str(self.file)]
+        command += ["--run-dir", str(run_dir), "--resume", "auto", "--quiet"]
+        return subprocess.Popen(
+            command,
+            cwd=CHECKOUT,
+            env=self.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self, run_dir: Path) -> None:
+        process = self.start(run_dir)
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+
+
+def kill_while_it_trains(process: "subprocess.Popen[str]", run_dir: Path, draw: random.Random) -> None:
+    """Wait until it is training, and some more."""
+    before = size_of_log(run_dir)
+    while process.poll() is None and size_of_log(run_dir) == before:
+        time.sleep(0.01)
+    time.sleep(draw.uniform(0, 0.5))
+    process.kill()
+    process.communicate()
+
+
+def size_of_log(run_dir: Path) -> tuple[int, float]:
+    log = run_dir / "log.jsonl"
+    return (log.stat().st_size, log.stat().st_mtime) if log.exists() else (0, 0.0)
+
+
+def outcome(run_dir: Path) -> tuple[Any, list[dict[str, Any]]]:
+    """The last state, and the log without times."""
+    like = jax.eval_shape(Programs.of(CONFIG).init_state, jax.random.key(0), np.float32(0))
+    state = Checkpoints(run_dir / "checkpoints").restore(like, UPDATES)
+    times = ("seconds", "steps_per_second")
+    return state, [
+        {name: value for name, value in row.items() if name not in times} for row in read_log(run_dir)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("devices", "kills", "damages"),
+    [
+        (1, 1, True),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 20, False), (1, 20, True))),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((4, 20, False), (4, 20, True))),
+    ],
+)
+def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, devices, kills, damages):
+    """With ``damages`` a file of the newest checkpoint is cut or flipped before each resumption too."""
+    draw = random.Random(kills + devices)
+    command = Command(tmp_path, devices)
+    command.finish(tmp_path / "whole")
+    run_dir = tmp_path / "run"
+    for _ in range(kills):
+        kill_while_it_trains(command.start(run_dir), run_dir, draw)
+        checkpoints = Checkpoints(run_dir / "checkpoints")
+        if damages and len(checkpoints.updates()) > 1:
+            newest = checkpoints.path(checkpoints.updates()[-1])
+            draw.choice([cut, flip])(draw.choice(files_of(newest)), draw)
+    command.finish(run_dir)
+    (state, rows), (wanted, wanted_rows) = outcome(run_dir), outcome(tmp_path / "whole")
+    assert_same_bits(state, wanted)
+    assert rows == wanted_rows

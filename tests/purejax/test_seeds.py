@@ -1,0 +1,96 @@
+"""Several seeds as one program: each is the run that it would be alone, in a folder of its own."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from s5_adapters.cli import main
+from s5_adapters.purejax import NonFiniteError, RunOptions, TimeLimit, Trainer
+from s5_adapters.purejax.claim import FolderTakenError
+from s5_adapters.purejax.logging import read_log
+from s5_adapters.purejax.seeds import SeedsTrainer
+from tests.purejax import environments  # noqa: F401  registers
+from tests.purejax.helpers import small_config
+from tests.purejax.test_devices import on_eight_devices
+
+pytestmark = pytest.mark.quick_compilation
+
+OPTIONS = RunOptions(chunk_updates=2, checkpoint_every=4, evaluate_every=4, evaluation_episodes=2)
+
+
+def test_two_seeds_on_two_devices_are_two_runs_and_go_on_together(tmp_path):
+    found = on_eight_devices("seeds", str(tmp_path))
+    assert found["begun"] == 3
+    assert found["difference"] < 1e-5
+    assert found["updates"] == [10, 10]
+    assert found["folders"] == ["checkpoints", "config.json", "log.jsonl", "tensorboard"]
+
+
+def test_seeds_that_share_a_device_agree_with_runs_of_their_own(tmp_path):
+    folders = [tmp_path / "seed0", tmp_path / "seed1", tmp_path / "seed2"]
+    together = SeedsTrainer(small_config(), folders, options=OPTIONS)
+    together.run()
+    assert together.update == 10
+    alone = Trainer(small_config(), seed=1, options=RunOptions(chunk_updates=1))
+    alone_metrics = alone.run().metrics
+    rows = [row for row in read_log(folders[1]) if "policy_loss" in row]
+    for name in ("policy_loss", "grad_norm", "param_norm"):
+        np.testing.assert_allclose(rows[0][name], alone_metrics[name][0], atol=1e-5, rtol=1e-5)
+    assert [row["update"] for row in read_log(folders[2]) if "evaluation_return" in row] == [4, 8]
+    resumed = Trainer.resume(folders[1])
+    assert resumed.update == 10
+    for leaf, own in zip(
+        jax.tree.leaves(together.state.params), jax.tree.leaves(resumed.state.params), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(leaf)[1], own)
+    with pytest.raises(FolderTakenError, match="not empty"):
+        SeedsTrainer(small_config(), folders)
+
+
+def test_a_seed_that_fails_ends_alone(tmp_path):
+    """The bit of one seed's first episode decides whether it meets the reward that is no number."""
+    config = small_config(env_id="HiddenBit", env_kwargs={"length": 100, "nan_at": 30})
+    trainer = SeedsTrainer(config, [tmp_path / "a", tmp_path / "b"], options=OPTIONS)
+    with pytest.raises(NonFiniteError, match="a reward of the rollout is not finite at update 4"):
+        trainer.run()  # here all do
+    assert [line[:7] for line in trainer.failures] == ["seed 0:", "seed 1:"]
+    assert [row["update"] for row in read_log(tmp_path / "a") if "policy_loss" in row] == [1, 2]
+
+
+def test_seeds_that_are_too_far_apart_do_not_go_on_together(tmp_path):
+    folders = [tmp_path / "seed0", tmp_path / "seed1"]
+    Trainer(small_config(), seed=0, run_dir=folders[0], options=OPTIONS).run()
+    with pytest.raises(
+        ValueError, match=r"seeds: \S*seed0 is at update 10, and update 0 is the last of which"
+    ):
+        SeedsTrainer(small_config(), folders, options=OPTIONS, goes_on=True)
+    assert not folders[1].exists()
+    assert Trainer.resume(folders[0]).update == 10
+
+
+def test_the_command_line_makes_a_folder_for_each_seed_and_goes_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("run.json").write_text(json.dumps(small_config().to_dict() | {"chunk_updates": 5}))
+    command = ["train", "--config", "run.json", "--seed", "7", "--seeds", "2", "--quiet"]
+    assert main([*command, "--max-time", "1s"]) == 0
+    assert "go on with: the same command with --resume auto" in capsys.readouterr().out
+    folders = [Path("runs") / f"RepeatPreviousEasy-s5-seed{seed}" for seed in (7, 8)]
+    assert [json.loads((folder / "config.json").read_text())["seed"] for folder in folders] == [7, 8]
+    assert main([*command, "--resume", "auto"]) == 0
+    assert [row["update"] for row in read_log(folders[1])] == list(range(1, 11))
+    assert main([*command, "--devices", "3"]) == 2
+    assert "seeds: got 2 on devices=3, expected devices one of 1, 2" in capsys.readouterr().err
+
+
+def test_a_time_limit_saves_every_seed(tmp_path):
+    folders = [tmp_path / "seed0", tmp_path / "seed1"]
+    options = RunOptions(chunk_updates=2, checkpoint_every=4)
+    trainer = SeedsTrainer(small_config(), folders, options=options)
+    trainer.run(TimeLimit(0.1))
+    assert [sorted(path.name for path in (folder / "checkpoints").iterdir()) for folder in folders] == [
+        ["2"],
+        ["2"],
+    ]
