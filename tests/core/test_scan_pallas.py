@@ -19,7 +19,7 @@ from s5_adapters.core.xla import platform
 from .reference import recurrence, recurrence_gradients, relative_error
 
 # Few steps a block keep the interpreter's program small; lengths then cover blocks, a remainder, and neither.
-STEPS = 3
+STEPS = 4
 SIZES = [(1, 1, 1, 1), (7, 3, 2, 5), (6, 2, 2, 33), (11, 70, 1, 1)]
 SEGMENTS = {(7, 3, 2, 5): 4, (11, 70, 1, 1): 2}
 """Sizes whose time is cut: into a whole segment and a shorter one, and into ones too short for a block."""
