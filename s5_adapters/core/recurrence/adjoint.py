@@ -13,6 +13,8 @@ the initial state; shapes as in ``methods``.
 
 from __future__ import annotations
 
+from typing import Final
+
 import jax.numpy as jnp
 from jax import Array
 
@@ -77,3 +79,20 @@ def pallas_adjoint(
     from s5_adapters.core.recurrence import pallas as kernels
 
     return kernels.pallas_adjoint(decay, cotangent, starts, states, initial)
+
+
+def mosaic_adjoint(
+    decay: Float[Array, "c P"],
+    cotangent: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    states: Float[Array, "T B c P"],
+    initial: Float[Array, "B c P"],
+) -> tuple[Float[Array, "c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
+    """Do the same for GPUs since Hopper, see ``mosaic.py``."""
+    from s5_adapters.core.recurrence import mosaic as kernels
+
+    return kernels.mosaic_adjoint(decay, cotangent, starts, states, initial)
+
+
+KERNEL_ADJOINTS: Final = {"pallas": pallas_adjoint, "mosaic": mosaic_adjoint}
+"""The adjoints that are GPU kernels, by their method's name."""

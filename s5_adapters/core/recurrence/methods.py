@@ -168,6 +168,18 @@ def pallas(
     return kernels.pallas(decay, inputs, starts, initial)
 
 
+def mosaic(
+    decay: Float[Array, "c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
+) -> Float[Array, "T B c P"]:
+    """Run one kernel for GPUs since Hopper, and on nothing else (see ``mosaic.py``)."""
+    from s5_adapters.core.recurrence import mosaic as kernels
+
+    return kernels.mosaic(decay, inputs, starts, initial)
+
+
 def associative_triples(
     decay: Float[Array, "T B c P"],
     inputs: Float[Array, "T B c P"],
@@ -202,7 +214,10 @@ METHODS: Final[dict[str, Method]] = {
     "associative": associative,
     "chunked": chunked,
     "pallas": pallas,
+    "mosaic": mosaic,
 }
 """Every method by its name."""
+KERNELS: Final = ("pallas", "mosaic")
+"""Those that are GPU kernels: float32 and a single decay, inputs also bfloat16, an adjoint of their own."""
 VARYING_METHODS: Final[dict[str, Method]] = {"sequential": sequential, "associative": associative_triples}
 """Those for a decay of every step."""

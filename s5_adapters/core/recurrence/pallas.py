@@ -25,13 +25,13 @@ from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from s5_adapters.core.recurrence import planar
+from s5_adapters.core.recurrence import planar, walk
 from s5_adapters.core.recurrence.methods import following
+from s5_adapters.core.recurrence.walk import Number
 from s5_adapters.core.shapes import Bool, Float
 
 LANES: Final = 32
@@ -47,9 +47,6 @@ PROGRAMS: Final = 256
 SHORTEST_SEGMENT: Final = 64
 LARGEST_ROW: Final = 2**30
 """Numbers of one step, so that an offset within it, and the two sums of each, fit 32 bits."""
-
-Number = tuple[Array, ...]
-"""One number for each lane: its real part, and its imaginary part if the recurrence is complex."""
 
 
 def pallas(
@@ -76,7 +73,9 @@ def pallas(
     if not inputs.size:
         return jnp.zeros(inputs.shape, initial.dtype)
     plan = _plan(inputs.shape, steps, segment, reverse=False)
-    rows, drops = inputs.reshape(length, -1), _words(plan, starts)
+    if starts is None:
+        starts = jnp.zeros((length, batch), bool)
+    rows, drops = inputs.reshape(length, -1), walk.reset_words(starts, plan.steps, reverse=False)
     arriving = _arriving(plan, decay, rows, drops, initial)
     (states,) = _call(
         partial(_forward_kernel, plan=plan),
@@ -104,7 +103,8 @@ def pallas_adjoint(
         return jnp.zeros_like(decay), cotangent, jnp.zeros_like(initial)
     plan = _plan(states.shape, steps, segment, reverse=True)
     towards_past = planar.conjugate(decay)
-    drops = _words(plan, following(jnp.zeros((length, batch), bool) if starts is None else starts))
+    following_starts = following(jnp.zeros((length, batch), bool) if starts is None else starts)
+    drops = walk.reset_words(following_starts, plan.steps, reverse=True)
     rows = cotangent.reshape(length, -1)
     arriving = _arriving(plan, towards_past, rows, drops, jnp.zeros_like(initial))
     adjoint, sums = _call(
@@ -118,14 +118,10 @@ def pallas_adjoint(
         "resettable_scan_adjoint",
     )
     adjoint = adjoint.reshape(states.shape)
-    same, crossed = jnp.sum(sums, axis=0).reshape(2, *initial.shape)
-    first = None if starts is None else starts[0]
-    kept = planar.select(first, adjoint[0].astype(initial.dtype))
-    before = planar.select(first, initial)
-    total = planar.combine_conjugate_sums(
-        jnp.sum(same + before * kept, axis=0), jnp.sum(crossed + before * kept[:, ::-1], axis=0)
-    )
-    return total, adjoint, planar.multiply(towards_past, kept)
+    totals = jnp.sum(sums, axis=0).reshape(2, *initial.shape)
+    first = adjoint[0].astype(initial.dtype)
+    gradient, into_initial = walk.complete_adjoint(towards_past, starts, initial, first, totals)
+    return gradient, adjoint, into_initial
 
 
 @dataclass(frozen=True)
@@ -164,8 +160,9 @@ class _Plan:
 
 
 def _within(largest: int, number: Any) -> Any:
-    """Return a number from 0 to ``largest`` with its upper bits cut off, which are zero anyway: the compiler then
-    knows that offsets do not overflow, and puts the constants among them into the instructions.
+    """Return a number from 0 to ``largest`` with its upper bits cut off, which are zero anyway.
+
+    The compiler then knows that offsets do not overflow, and puts the constants in them into instructions.
     """
     return number & (pl.next_power_of_2(largest + 1) - 1)
 
@@ -173,27 +170,15 @@ def _within(largest: int, number: Any) -> Any:
 def _plan(shape: tuple[int, ...], steps: int, segment: int | None, *, reverse: bool) -> _Plan:
     length, batch, parts, width = shape
     if batch * parts * width > LARGEST_ROW:
-        raise ValueError(f"inputs: got {batch * parts * width} numbers a step, expected at most {LARGEST_ROW}")
+        raise ValueError(
+            f"inputs: got {batch * parts * width} numbers a step, expected at most {LARGEST_ROW}"
+        )
     if segment is None:
         wanted = max(1, PROGRAMS // pl.cdiv(batch * width, LANES))
         segment = max(SHORTEST_SEGMENT, pl.cdiv(length, wanted))
     segment = pl.next_power_of_2(min(segment, length))
     steps = min(steps, segment)
     return _Plan(length, batch, parts, width, reverse, steps, segment // steps, pl.cdiv(length, segment))
-
-
-def _words(plan: _Plan, drops: Array | None) -> Array:
-    """Return ``(blocks, batch)`` int32: where the state is dropped, bit i for the i-th step of a block, in the
-    order of the walk. It is dropped beyond the last step, where the adjoint must gather nothing.
-    """
-    blocks = pl.cdiv(plan.length, plan.steps)
-    if drops is None:
-        drops = jnp.zeros((plan.length, plan.batch), bool)
-    walked = jnp.flip(drops, axis=0) if plan.reverse else drops
-    padding = ((0, blocks * plan.steps - plan.length), (0, 0))
-    bits = jnp.pad(walked, padding, constant_values=True).reshape(blocks, plan.steps, plan.batch)
-    place = jnp.arange(plan.steps, dtype=jnp.int32)[:, None]
-    return jnp.sum(bits.astype(jnp.int32) << place, axis=1, dtype=jnp.int32)
 
 
 def _arriving(
@@ -211,10 +196,9 @@ def _arriving(
         plan,
         "resettable_scan_ends",
     )
-    padding = ((0, plan.segments * plan.blocks - drops.shape[0]), (0, 0))
-    dropped = jnp.pad(drops != 0, padding).reshape(plan.segments, plan.blocks, plan.batch).any(axis=1)
+    dropped = walk.segments_with_resets(drops, plan.blocks)
     power = planar.squares(decay, (plan.steps * plan.blocks).bit_length())[-1]
-    return power, ends, dropped.astype(jnp.int32), initial.reshape(-1)
+    return power, ends, dropped, initial.reshape(-1)
 
 
 def _call(
@@ -277,7 +261,9 @@ class _Lanes:
 
     def _load(self, ref: Any, index: Any, other: float) -> Array:
         at = ref.at[index]
-        result: Array = triton.load(at) if self.inside is None else triton.load(at, mask=self.inside, other=other)
+        result: Array = (
+            triton.load(at) if self.inside is None else triton.load(at, mask=self.inside, other=other)
+        )
         return result
 
 
@@ -300,8 +286,8 @@ def _walk(plan: _Plan, load: Any, read_word: Any, advance: Any, state: Any) -> A
         for group, numbers in zip(groups, loaded, strict=True):
             for i, number in zip(group, numbers, strict=True):
                 exists = (begin + block) * plan.steps + i < plan.length if plan.is_ragged else None
-                drop = (word & np.uint32(1 << i).view(np.int32)) != 0
-                state = advance(plan.row(begin + block, i), exists, drop, number, state)
+                row = plan.row(begin + block, i)
+                state = advance(row, exists, walk.is_set(word, i), number, state)
             coming.append(load_group(group, ahead))
         return state, coming_word, coming
 
@@ -314,22 +300,10 @@ def _arrive(lanes: _Lanes, power: Any, ends: Any, dropped: Any, initial: Any) ->
     factor = lanes.read_weight(power)
 
     def cross(k: Any, state: Number) -> Number:
-        kept = _unless(lanes.read_word(dropped, k) != 0, state)
-        return _step(factor, kept, lanes.read(ends, k))
+        return walk.advance(factor, lanes.read_word(dropped, k) != 0, lanes.read(ends, k), state)
 
     state: Number = lax.fori_loop(0, pl.program_id(1), cross, lanes.read(initial))
     return state
-
-
-def _step(a: Number, x: Number, b: Number) -> Number:
-    """Return ``a * x + b``, in as many fused operations as there are products."""
-    if len(a) == 1:
-        return (b[0] + a[0] * x[0],)
-    return b[0] + a[0] * x[0] - a[1] * x[1], b[1] + a[0] * x[1] + a[1] * x[0]
-
-
-def _unless(drop: Array, a: Number) -> Number:
-    return tuple(jnp.where(drop, 0.0, x) for x in a)
 
 
 def _ends_kernel(decay: Any, inputs: Any, drops: Any, ends: Any, *, plan: _Plan) -> None:
@@ -337,7 +311,7 @@ def _ends_kernel(decay: Any, inputs: Any, drops: Any, ends: Any, *, plan: _Plan)
     factor = lanes.read_weight(decay)
 
     def advance(_: Any, exists: Any, drop: Array, input_t: Number, state: Number) -> Number:
-        return _step(factor, _unless(drop, state), input_t)
+        return walk.advance(factor, drop, input_t, state)
 
     state = _walk(plan, partial(lanes.read, inputs), partial(lanes.read_word, drops), advance, lanes.zero())
     lanes.write(ends, state, pl.program_id(1))
@@ -359,7 +333,7 @@ def _forward_kernel(
     factor = lanes.read_weight(decay)
 
     def advance(row: Any, exists: Any, drop: Array, input_t: Number, state: Number) -> Number:
-        state = _step(factor, _unless(drop, state), input_t)
+        state = walk.advance(factor, drop, input_t, state)
         lanes.write(states, state, row, exists)
         return state
 
@@ -388,14 +362,9 @@ def _adjoint_kernel(
         return lanes.read(cotangent, row), lanes.read(states, row)
 
     def advance(row: Any, exists: Any, drop: Array, loaded: tuple[Number, Number], carry: Any) -> Any:
-        cotangent_t, state = loaded
-        later, same, crossed = carry
-        kept, state = _unless(drop, later), _unless(drop, state)
-        same = tuple(s + x * y for s, x, y in zip(same, state, kept, strict=True))
-        crossed = tuple(s + x * y for s, x, y in zip(crossed, state, reversed(kept), strict=True))
-        reached = _step(factor, kept, cotangent_t)
-        lanes.write(adjoint, reached, row, exists)
-        return reached, same, crossed
+        carry = walk.advance_adjoint(factor, drop, *loaded, carry)
+        lanes.write(adjoint, carry[0], row, exists)
+        return carry
 
     first = _arrive(lanes, power, ends, dropped, initial), lanes.zero(), lanes.zero()
     _, same, crossed = _walk(plan, load, partial(lanes.read_word, drops), advance, first)
