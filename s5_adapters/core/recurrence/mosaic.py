@@ -261,6 +261,9 @@ class _Lanes:
         for part, value in enumerate(number):
             ref[(*at, self.group, part, self.lanes)] = value
 
+    def _numbers(self, buffer: Any, stage: Any, row: int) -> Number:
+        return tuple(buffer[stage, row, part].astype(jnp.float32) for part in range(self.plan.parts))
+
     def first_state(self) -> Number:
         """Return the state that this program's segment begins with."""
         factor = self.weight(self.power)
@@ -299,13 +302,11 @@ class _Lanes:
             if self.outgoing:
                 plgpu.wait_smem_to_gmem(1, wait_read_only=True)
             word = self.bits[stage]
-            for i in range(plan.steps):
-                row = plan.steps - 1 - i if plan.reverse else i
-                numbers = [
-                    tuple(buffer[stage, row, part].astype(jnp.float32) for part in range(plan.parts))
-                    for buffer in self.incoming
-                ]
-                state, results = advance(walk.is_set(word, i), *numbers, state)
+            order = range(plan.steps)[::-1] if plan.reverse else range(plan.steps)
+            # All of them before anything is written: for all the compiler knows, writing changes what they read.
+            numbers = [[self._numbers(buffer, stage, row) for buffer in self.incoming] for row in order]
+            for i, row in enumerate(order):
+                state, results = advance(walk.is_set(word, i), *numbers[i], state)
                 for buffer, number in zip(self.outgoing, results, strict=True):
                     for part, value in enumerate(number):
                         buffer[out, row, part] = value.astype(buffer.dtype)

@@ -2,9 +2,8 @@
 
 Every lane of every sequence is independent, so a lane belongs to one thread, which walks through time with
 its state in registers: each input is read once and each state written once. What limits such a walk is how
-many loads are under way. A block of steps is held in registers, in groups; a group that has been used is
-loaded again at once, for the block after, so that three groups of four are always under way. The resets of a
-block are the bits of one word, which costs a load a block and a register instead of one a step.
+many loads are under way, so the loads of the next block of steps are always issued before the current block
+is used. The resets of a block are the bits of one word: a load a block and a register, not one a step.
 
 Where lanes are too few to fill the GPU, time is cut into segments that are walked side by side: a first
 kernel finds the state that each segment would reach from zero, and the second begins every segment from its
@@ -39,8 +38,6 @@ LANES: Final = 32
 FORWARD_STEPS: Final = 32
 ADJOINT_STEPS: Final = 16
 """Steps of a block, at most the bits of a word; the adjoint reads two arrays, hence half."""
-GROUPS: Final = 4
-"""Groups in which a block's loads are renewed."""
 
 PROGRAMS: Final = 256
 """Time is cut until there are so many programs: two for each processor of an H200. Not tuned on a GPU."""
@@ -65,7 +62,7 @@ def pallas(
         inputs: ``(T, B, c, P)`` float32 or bfloat16.
         starts: ``(T, B)`` bool, or None.
         initial: ``(B, c, P)`` float32.
-        steps: steps of a block, a power of two up to 32, of which three quarters are always being loaded.
+        steps: steps of a block, a power of two up to 32; those of the next are being loaded meanwhile.
         segment: steps of a segment, a power of two; None: what fills a GPU.
 
     """
@@ -273,26 +270,19 @@ def _walk(plan: _Plan, load: Any, read_word: Any, advance: Any, state: Any) -> A
     """
     begin = pl.program_id(1) * plan.blocks
     count = jnp.minimum(plan.blocks, pl.cdiv(plan.length, plan.steps) - begin)
-    size = pl.cdiv(plan.steps, GROUPS)
-    groups = [range(i, min(i + size, plan.steps)) for i in range(0, plan.steps, size)]
 
-    def load_group(group: range, block: Any) -> list[Any]:
-        return [load(plan.row(begin + block, i)) for i in group]
+    def load_block(block: Any) -> tuple[Any, list[Any]]:
+        return read_word(begin + block), [load(plan.row(begin + block, i)) for i in range(plan.steps)]
 
     def run_block(block: Any, carry: Any) -> Any:
-        state, word, loaded = carry
-        ahead = jnp.minimum(block + 1, count - 1)
-        coming_word, coming = read_word(begin + ahead), []
-        for group, numbers in zip(groups, loaded, strict=True):
-            for i, number in zip(group, numbers, strict=True):
-                exists = (begin + block) * plan.steps + i < plan.length if plan.is_ragged else None
-                row = plan.row(begin + block, i)
-                state = advance(row, exists, walk.is_set(word, i), number, state)
-            coming.append(load_group(group, ahead))
-        return state, coming_word, coming
+        state, (word, loaded) = carry
+        coming = load_block(jnp.minimum(block + 1, count - 1))
+        for i, number in enumerate(loaded):
+            exists = (begin + block) * plan.steps + i < plan.length if plan.is_ragged else None
+            state = advance(plan.row(begin + block, i), exists, walk.is_set(word, i), number, state)
+        return state, coming
 
-    first = [load_group(group, 0) for group in groups]
-    return lax.fori_loop(0, count, run_block, (state, read_word(begin), first))[0]
+    return lax.fori_loop(0, count, run_block, (state, load_block(0)))[0]
 
 
 def _arrive(lanes: _Lanes, power: Any, ends: Any, dropped: Any, initial: Any) -> Number:
