@@ -137,11 +137,13 @@ def test_offsets_have_64_bits_where_numbers_reach_2_to_the_31(batch: int, bits: 
     size = 512, batch, 2, 128
     assert (np.prod(size) >= 2**31) == (bits == 64)
     decay, inputs, starts, initial, states = problem_shapes(*size)
-    forward = lower_for_cuda(scan_pallas.pallas, decay, inputs, starts, initial)
-    adjoint = lower_for_cuda(scan_pallas.pallas_adjoint, decay, states, starts, states, initial)
+    few = {"steps": STEPS}
+    forward = lower_for_cuda(partial(scan_pallas.pallas, **few), decay, inputs, starts, initial)
+    adjoint = lower_for_cuda(
+        partial(scan_pallas.pallas_adjoint, **few), decay, states, starts, states, initial
+    )
     # What is read before the loop and in it, and what is written, by parts.
-    accesses = {"resettable_scan": 3 * 2 * scan_pallas.FORWARD_STEPS}
-    accesses["resettable_scan_adjoint"] = 5 * 2 * scan_pallas.ADJOINT_STEPS
+    accesses = {"resettable_scan": 3 * 2 * STEPS, "resettable_scan_adjoint": 5 * 2 * STEPS}
     kernels = triton_ir(forward) | triton_ir(adjoint)
     assert set(kernels) == set(accesses)
     for name, code in kernels.items():

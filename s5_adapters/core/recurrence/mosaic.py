@@ -36,8 +36,8 @@ ADJOINT_STEPS: Final = 8
 """Steps of a block: 16 KiB either way, of a complex recurrence."""
 STAGES: Final = 4
 """Blocks in shared memory on their way in; two more are on their way out."""
-PROGRAMS: Final = 64
-"""Time is cut until there are so many programs. Each keeps 48 KiB under way."""
+PROGRAMS: Final = 32
+"""Time is cut until there are so many programs, each with 48 KiB under way: what an H100 asks for."""
 SHORTEST_SEGMENT: Final = 64
 
 
@@ -303,7 +303,7 @@ class _Lanes:
                 plgpu.wait_smem_to_gmem(1, wait_read_only=True)
             word = self.bits[stage]
             order = range(plan.steps)[::-1] if plan.reverse else range(plan.steps)
-            # All of them before anything is written: for all the compiler knows, writing changes what they read.
+            # All before anything is written: for all the compiler knows, writing changes what they read.
             numbers = [[self._numbers(buffer, stage, row) for buffer in self.incoming] for row in order]
             for i, row in enumerate(order):
                 state, results = advance(walk.is_set(word, i), *numbers[i], state)

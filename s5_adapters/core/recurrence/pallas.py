@@ -11,8 +11,8 @@ true first state, which it gathers from those. Inputs are then read twice, in a 
 
 The state, the decay and its gradient are float32; inputs and cotangents may be bfloat16. Written in Pallas
 for Triton (CUDA, compute capability 8.0 or newer). On any other platform the same kernels run in Pallas'
-interpreter: right, and far too slow for anything but tests. ``docs/gpu-kernels.md`` has the reasons for the
-numbers below, and what the compiler makes of them.
+interpreter: right, and far too slow for anything but tests. ``docs/performance.md`` has the reasons for the
+numbers below, ``benchmarks/NOTES.md`` what the compiler makes of them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ FORWARD_STEPS: Final = 32
 ADJOINT_STEPS: Final = 16
 """Steps of a block, at most the bits of a word; the adjoint reads two arrays, hence half."""
 
-PROGRAMS: Final = 256
-"""Time is cut until there are so many programs: two for each processor of an H200. Not tuned on a GPU."""
+PROGRAMS: Final = 192
+"""Time is cut until there are so many programs, each with 8 KiB under way: what an H100 asks for."""
 SHORTEST_SEGMENT: Final = 64
 LARGEST_ROW: Final = 2**30
 """Numbers of one step, so that an offset within it, and the two sums of each, fit 32 bits."""
