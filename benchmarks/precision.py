@@ -4,12 +4,12 @@
     python benchmarks/precision.py --tasks RepeatPreviousEasy --seeds 5
 
 A GPU multiplies in TF32, whose factors have 10 bits behind the point, or in bfloat16, with 7, and sums in
-float32. No CPU has TF32, so factors are rounded to 10 bits before they are multiplied, forwards and backwards;
-bfloat16 is the package's own on CPUs. Everything else stays float32 in all three, as on a GPU.
+float32. No CPU has TF32, so factors are rounded to 10 bits before they are multiplied, forwards and
+backwards; bfloat16 is the package's own on CPUs. All else stays float32 in all three, as on a GPU.
 
 Tasks, trainer and report are those of defaults.py: every task in the jitted trainer with its default
-hyperparameters, all seeds of a cell in one program; per seed the mean return of the episodes that ended in the
-last tenth of the updates. These are returns, not times: a busy machine does no harm.
+hyperparameters, all seeds of a cell in one program; per seed the mean return of the episodes that ended in
+the last tenth of the updates. These are returns, not times: a busy machine does no harm.
 """
 
 from __future__ import annotations
