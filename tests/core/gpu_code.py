@@ -76,7 +76,6 @@ class Compiled:
 
 def compile_triton(code: str, architecture: int, folder: Path) -> Compiled:
     """Compile Triton IR for ``sm_<architecture>``, as XLA does, one warp a program."""
-    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler.compiler import IRSource, ir, make_backend
 
@@ -90,27 +89,35 @@ def compile_triton(code: str, architecture: int, folder: Path) -> Compiled:
     module, about = kernel.make_ir(None, options, None, None, context), dict[str, Any]()
     for stage in ("ttir", "ttgir", "llir", "ptx"):
         module = stages[stage](module, about)
-
-    ptx, binary = folder / "kernel.ptx", folder / "kernel.cubin"
+    ptx = folder / "kernel.ptx"
     ptx.write_text(str(module))
-    tools = Path(triton.__file__).parent / "backends/nvidia/bin"
-    assembler = "ptxas" if architecture < 90 else "ptxas-blackwell"
+    return assemble(ptx, folder / "kernel.cubin", architecture)
+
+
+def assemble(ptx: Path, binary: Path, architecture: int) -> Compiled:
+    """Make machine code of PTX."""
     target = f"sm_{architecture}{'a' if architecture >= 90 else ''}"
-    command = [tools / assembler, "-v", f"--gpu-name={target}", ptx, "-o", binary]
-    report = subprocess.run(command, capture_output=True, text=True, check=True).stderr
-    listing = subprocess.run([tools / "nvdisasm", "-c", binary], capture_output=True, text=True, check=True)
+    command = [tool("ptxas" if architecture < 90 else "ptxas-blackwell"), "-v", f"--gpu-name={target}"]
+    run = subprocess.run([*command, ptx, "-o", binary], capture_output=True, text=True, check=True)
+    listing = subprocess.run([tool("nvdisasm"), "-c", binary], capture_output=True, text=True, check=True)
 
     def figure(pattern: str) -> int:
-        found = re.search(pattern, report)
-        assert found is not None, f"no {pattern!r} in the assembler's report:\n{report}"
+        found = re.search(pattern, run.stderr)
+        assert found is not None, f"no {pattern!r} in the assembler's report:\n{run.stderr}"
         return int(found[1])
 
+    instruction = r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z0-9]+(?:\.WIDE)?)"
     return Compiled(
         registers=figure(r"Used (\d+) registers"),
         spilled_bytes=figure(r"(\d+) bytes spill stores") + figure(r"(\d+) bytes spill loads"),
         barriers=figure(r"used (\d+) barriers"),
-        instructions=Counter(
-            re.findall(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?\w+ )?([A-Z0-9]+(?:\.WIDE)?)", listing.stdout, re.M)
-        ),
+        instructions=Counter(re.findall(instruction, listing.stdout, re.M)),
         accesses=Counter(re.findall(r"\b((?:ld|st)\.global[\w.:]*)", ptx.read_text())),
     )
+
+
+def tool(name: str) -> Path:
+    """One of NVIDIA's tools that Triton brings."""
+    import triton
+
+    return Path(triton.__file__).parent / "backends/nvidia/bin" / name
