@@ -119,7 +119,7 @@ def main() -> int:
     options = parser.parse_args()
     sizes = {"envs": 64, "steps": 1024, "width": 256, "epochs": 30}
     if options.smoke:
-        sizes = {"envs": 8, "steps": 64, "width": 128, "epochs": 2}
+        sizes = {"envs": 8, "steps": 64, "width": 256, "epochs": 2}
 
     (device,) = topology().devices
     began = time.perf_counter()
