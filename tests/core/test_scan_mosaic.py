@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jax
@@ -82,6 +83,30 @@ def test_bfloat16_inputs_and_a_nan_before_a_reset() -> None:
     narrow = plain(np.asarray(jnp.asarray(inputs, jnp.bfloat16).astype(jnp.float32)))[:, 1:]
     expected = recurrence(plain(decay), narrow, starts[:, 1:], plain(initial)[1:])
     assert relative_error(plain(np.asarray(states))[:, 1:], expected) <= 1e-6
+
+
+@pytest.mark.usefixtures("interpreted")
+def test_seeds_side_by_side() -> None:
+    decay, inputs, starts, initial, _ = problem(3, 2, 1, 3)
+    given = decay, inputs, starts, initial
+    seeds = [np.stack([x, x if x.dtype == bool else 0.5 * x]) for x in given]
+    states = jax.jit(jax.vmap(partial(mosaic.mosaic, steps=2, segment=2)))(*seeds)
+    for i, ours in enumerate(np.asarray(states)):
+        expected = recurrence(plain(seeds[0][i]), plain(seeds[1][i]), starts, plain(seeds[3][i]))
+        assert relative_error(plain(ours), expected) <= 1e-6
+
+
+def test_elsewhere_it_is_the_associative_scan() -> None:
+    decay, inputs, starts, initial, cotangent = problem(5, 2, 2, 3)
+    results = []
+    for method in ("mosaic", "associative"):
+        states, vjp = jax.vjp(
+            lambda d, u, h, method=method: resettable_scan(d, u, starts, h, method=method),
+            *(decay, inputs, initial),
+        )
+        results.append((states, *vjp(jnp.asarray(cotangent))))
+    for ours, theirs in zip(*results, strict=True):
+        assert relative_error(ours, theirs) <= 1e-6
 
 
 @pytest.mark.parametrize(

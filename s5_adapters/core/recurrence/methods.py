@@ -174,10 +174,16 @@ def mosaic(
     starts: Bool[Array, "T B"] | None,
     initial: Float[Array, "B c P"],
 ) -> Float[Array, "T B c P"]:
-    """Run one kernel for GPUs since Hopper, and on nothing else (see ``mosaic.py``)."""
+    """Run one kernel for GPUs since Hopper (see ``mosaic.py``); on other platforms the associative scan."""
     from s5_adapters.core.recurrence import mosaic as kernels
 
-    return kernels.mosaic(decay, inputs, starts, initial)
+    def elsewhere(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+        return associative(decay, inputs.astype(initial.dtype), starts, initial)
+
+    states: Array = lax.platform_dependent(
+        decay, inputs, starts, initial, cuda=kernels.mosaic, default=elsewhere
+    )
+    return states
 
 
 def associative_triples(

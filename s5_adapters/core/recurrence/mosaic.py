@@ -8,7 +8,8 @@ Blocks are cut out of arrays ``(T, groups, c, lanes)`` whose lanes are a multipl
 such a multiple, groups are sequences and that is how the arrays lie. Otherwise all numbers of a step become
 the lanes of one group, which costs a transposed copy each way.
 
-Lowered with JAX 0.10 to 0.12; tested in Pallas' interpreter for GPUs, and never yet run on one.
+Tested in Pallas' interpreter for GPUs and compiled, with JAX 0.10 and 0.12; never yet run on a GPU. Callers
+take another method where the platform is not CUDA.
 """
 
 from __future__ import annotations
@@ -90,12 +91,13 @@ def mosaic_adjoint(
     drops = following(jnp.zeros((length, batch), bool) if starts is None else starts)
     arrays = [plan.blocked(cotangent), plan.blocked(states)]
     blocks = _Blocks(plan, towards_past, drops, arrays, jnp.zeros_like(plan.rows(initial)))
-    sums = jax.ShapeDtypeStruct((2, plan.segments, *plan.shape[1:]), initial.dtype)
-    adjoint, sums = blocks.run(
-        _adjoint_kernel, [jax.ShapeDtypeStruct(plan.shape, cotangent.dtype), sums], outputs=1
-    )
+    shapes = [
+        jax.ShapeDtypeStruct(plan.shape, cotangent.dtype),
+        jax.ShapeDtypeStruct((2, plan.segments, *plan.shape[1:]), initial.dtype),
+    ]
+    adjoint, sums = blocks.run(_adjoint_kernel, shapes, outputs=1)
     adjoint = plan.unblocked(adjoint)
-    totals = [plan.unrows(total) for total in jnp.sum(sums, axis=1)]
+    totals = plan.unrows(jnp.sum(sums, axis=1))
     first = adjoint[0].astype(initial.dtype)
     gradient, into_initial = walk.complete_adjoint(towards_past, starts, initial, first, totals)
     return gradient, adjoint, into_initial

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -78,7 +75,7 @@ def complete_adjoint(
     starts: Bool[Array, "T B"] | None,
     initial: Float[Array, "B c P"],
     first: Float[Array, "B c P"],
-    sums: Sequence[Any],
+    sums: Float[Array, "2 B c P"],
 ) -> tuple[Float[Array, "c P"], Float[Array, "B c P"]]:
     """Return the gradients of the decay and of the initial state.
 
