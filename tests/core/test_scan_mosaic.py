@@ -127,3 +127,10 @@ def test_lowers_for_cuda_without_a_gpu(size: tuple[int, ...], dtype: Any, seeds:
     # Time is cut at the second size, which has too few lanes: two more kernels find where segments end.
     kernels = 2 if size[1] == 64 else 4
     assert lower_for_cuda(function, *shapes).as_text().count("@mosaic_gpu_v2") == kernels
+
+
+def test_lowers_where_x64_is_on() -> None:
+    decay, inputs, starts, initial, states = problem_shapes(1000, 8, 1, 32)
+    with jax.enable_x64(True):
+        lower_for_cuda(mosaic.mosaic, decay, inputs, starts, initial)
+        lower_for_cuda(mosaic.mosaic_adjoint, decay, states, starts, states, initial)

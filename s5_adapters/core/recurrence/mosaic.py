@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import mosaic_gpu as plgpu
@@ -299,7 +300,7 @@ class _Lanes:
             pl.when(stage < count)(partial(fetch, stage, stage))
 
         def run_block(block: Any, state: Any) -> Any:
-            stage, out = lax.rem(block, STAGES), lax.rem(block, 2)
+            stage, out = lax.rem(block, np.int32(STAGES)), lax.rem(block, np.int32(2))
             plgpu.barrier_wait(self.arrived.at[stage])
             if self.outgoing:
                 plgpu.wait_smem_to_gmem(1, wait_read_only=True)
