@@ -93,21 +93,43 @@ def lower(device: Any, envs: int, steps: int, width: int, epochs: int) -> Any:
 
 
 def describe(program: str) -> dict[str, Any]:
-    """Count what a compiled program does, by instructions."""
-    fusions = Counter(re.findall(r"kind=(k\w+)", program))
-    gemms = len(re.findall(r'"kind":"__triton[\w]*gemm', program))
-    calls = Counter(re.findall(r'custom_call_target="([^"]+)"', program))
-    operations = Counter(re.findall(r"^\s+(?:ROOT )?%?[\w.\-]+ = .*? ([a-z][\w\-]*)\(", program, re.M))
-    return {
-        "fusions": dict(fusions),
-        "triton_products": gemms,
-        "custom_calls": dict(calls),
-        "loops": operations["while"],
-        "conditionals": operations["conditional"],
-        "copies": operations["copy"] + operations["copy-start"],
-        "sorts": operations["sort"],
-        "collectives": {name: operations[name] for name in COLLECTIVES if operations[name]},
-    }
+    """Count the kernels of a compiled program, and of one turn of each of its loops."""
+    bodies: dict[str, list[str]] = {}
+    name = entry = ""
+    for line in program.splitlines():
+        if found := re.match(r"(ENTRY )?%?([\w.\-]+) \(.*\{\s*$", line):
+            name = found[2]
+            bodies[name] = []
+            entry = name if found[1] else entry
+        elif name:
+            bodies[name].append(line)
+
+    loops = []
+
+    def kernels(computation: str) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for line in bodies[computation]:
+            found = re.match(r"\s+(?:ROOT )?%?[\w.\-]+ = .*? ([a-z][\w\-]*)\(", line)
+            match found[1] if found else "":
+                case "fusion" if '"kind":"__triton' in line:
+                    counts["fusions, Triton"] += 1
+                case "fusion":
+                    counts[f"fusions, {re.findall('kind=k([A-Za-z]+)', line)[0]}"] += 1
+                case "custom-call":
+                    counts[re.findall('custom_call_target="([^"]+)"', line)[0]] += 1
+                case "call":
+                    counts += kernels(re.findall(r"to_apply=%?([\w.\-]+)", line)[0])
+                case "while":
+                    turns = re.findall(r'"known_trip_count":\{"n":"(\d+)"', line)
+                    inside = kernels(re.findall(r"body=%?([\w.\-]+)", line)[0])
+                    loops.append({"turns": int(turns[0]) if turns else None} | inside)
+                case "copy" | "sort" | "conditional" as operation:
+                    counts[operation] += 1
+                case operation if operation in COLLECTIVES:
+                    counts[operation] += 1
+        return counts
+
+    return {"outside_loops": dict(kernels(entry)), "loops": loops}
 
 
 def main() -> int:
@@ -142,7 +164,11 @@ def main() -> int:
         "scratch_mib": round(memory.temp_size_in_bytes / 2**20, 1),
         **describe(text),
     }
-    print(table(["", "figure"], [[name, str(value)] for name, value in row.items()]))
+    counted = [("outside loops", row["outside_loops"])]
+    counted += [(f"each of {loop['turns']} turns", loop) for loop in row["loops"]]
+    figures = [(name, value) for name, value in row.items() if name not in ("outside_loops", "loops")]
+    figures += [(f"{where}: {name}", n) for where, of in counted for name, n in of.items() if name != "turns"]
+    print(table(["", "figure"], figures))
     if not options.smoke:
         target = {"device": device.device_kind, "jax": jax.__version__}
         record = {"benchmark": "gpu-program", "compiled_for": target, "rows": [row]}
