@@ -120,6 +120,11 @@ class _Plan:
     segments: int
 
     @property
+    def squarings(self) -> int:
+        """How often the decay is squared for the decay over a segment."""
+        return (self.steps * self.blocks).bit_length() - 1
+
+    @property
     def is_flat(self) -> bool:
         """Whether all numbers of a step are lanes of one group."""
         return self.width % LANES != 0
@@ -189,17 +194,11 @@ class _Blocks:
         words = walk.reset_words(drops, plan.steps, reverse=plan.reverse)
         self.words = plan.of_lanes(words)
         groups, parts, lanes = plan.shape[1:]
-
-        def of_group(weight: Array) -> Array:
-            spread = jnp.broadcast_to(weight, (plan.batch, *weight.shape)) if plan.is_flat else weight[None]
-            return plan.rows(spread)[0]
-
-        self.decay = of_group(decay)
-        self.power, self.initial = self.decay, initial
+        spread = jnp.broadcast_to(decay, (plan.batch, *decay.shape)) if plan.is_flat else decay[None]
+        self.decay, self.initial = plan.rows(spread)[0], initial
         self.ends = jnp.zeros((1, groups, parts, lanes))
         self.dropped = jnp.zeros((1, groups, lanes), jnp.int32)
         if plan.segments > 1:
-            self.power = of_group(planar.squares(decay, (plan.steps * plan.blocks).bit_length())[-1])
             self.dropped = walk.segments_with_resets(self.words, plan.blocks)
             first, self.initial = self.initial, jnp.zeros_like(initial)
             shape = jax.ShapeDtypeStruct((plan.segments, groups, parts, lanes), initial.dtype)
@@ -233,7 +232,7 @@ class _Blocks:
             grid=(plan.segments, plan.shape[1], plan.shape[3] // LANES),
             grid_names=("segment", "group", "tile"),
         )
-        arguments = self.decay, self.power, self.ends, self.dropped, self.initial, self.words, *arrays
+        arguments = self.decay, self.ends, self.dropped, self.initial, self.words, *arrays
         result: list[Array] = call(*arguments)
         return result
 
@@ -243,17 +242,13 @@ class _Lanes:
 
     def __init__(self, plan: _Plan, sources: int, refs: Sequence[Any], scratch: dict[str, Any]) -> None:
         self.plan = plan
-        self.decay, self.power, self.ends, self.dropped, self.initial, self.words = refs[:6]
-        self.sources, self.results = refs[6 : 6 + sources], refs[6 + sources :]
+        self.decay, self.ends, self.dropped, self.initial, self.words = refs[:5]
+        self.sources, self.results = refs[5 : 5 + sources], refs[5 + sources :]
         self.incoming, self.bits = scratch["incoming"], scratch["bits"]
         self.outgoing, self.arrived = scratch["outgoing"], scratch["arrived"]
         self.segment, self.group = lax.axis_index("segment"), lax.axis_index("group")
         self.lanes = pl.ds(lax.axis_index("tile") * LANES, LANES)
-        self.factor = self.weight(self.decay)
-
-    def weight(self, ref: Any) -> Number:
-        """Read the number that all sequences share, from ``ref (parts, lanes)``."""
-        return tuple(ref[part, self.lanes] for part in range(self.plan.parts))
+        self.factor = tuple(self.decay[part, self.lanes] for part in range(plan.parts))
 
     def read(self, ref: Any, *at: Any) -> Number:
         """Read one number a lane, from ``ref (..., groups, parts, lanes)``."""
@@ -269,7 +264,9 @@ class _Lanes:
 
     def first_state(self) -> Number:
         """Return the state that this program's segment begins with."""
-        factor = self.weight(self.power)
+        if self.plan.segments == 1:
+            return self.read(self.initial)
+        factor = walk.squared(self.factor, self.plan.squarings)
 
         def cross(k: Any, state: Number) -> Number:
             drop = self.dropped[k, self.group, self.lanes] != 0

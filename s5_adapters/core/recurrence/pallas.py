@@ -137,6 +137,11 @@ class _Plan:
     segments: int
 
     @property
+    def squarings(self) -> int:
+        """How often the decay is squared for the decay over a segment."""
+        return (self.steps * self.blocks).bit_length() - 1
+
+    @property
     def is_ragged(self) -> bool:
         """Whether the last block goes on beyond the last step."""
         return self.length % self.steps != 0
@@ -180,12 +185,12 @@ def _plan(shape: tuple[int, ...], steps: int, segment: int | None, *, reverse: b
 
 def _arriving(
     plan: _Plan, decay: Array, rows: Array, drops: Array, initial: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Return what tells a segment its first state: ``decay ** segment``, the state that each segment reaches
-    from zero, whether a reset falls into it, and the state before all of them.
+) -> tuple[Array, Array, Array]:
+    """Return what tells a segment its first state: the state that each segment reaches from zero, whether a
+    reset falls into it, and the state before all of them.
     """
     if plan.segments == 1:
-        return decay, jnp.zeros((1, initial.size)), jnp.zeros((1, plan.batch), jnp.int32), initial.reshape(-1)
+        return jnp.zeros((1, initial.size)), jnp.zeros((1, plan.batch), jnp.int32), initial.reshape(-1)
     (ends,) = _call(
         partial(_ends_kernel, plan=plan),
         (decay, rows, drops),
@@ -194,8 +199,7 @@ def _arriving(
         "resettable_scan_ends",
     )
     dropped = walk.segments_with_resets(drops, plan.blocks)
-    power = planar.squares(decay, (plan.steps * plan.blocks).bit_length())[-1]
-    return power, ends, dropped, initial.reshape(-1)
+    return ends, dropped, initial.reshape(-1)
 
 
 def _call(
@@ -285,9 +289,11 @@ def _walk(plan: _Plan, load: Any, read_word: Any, advance: Any, state: Any) -> A
     return lax.fori_loop(0, count, run_block, (state, load_block(0)))[0]
 
 
-def _arrive(lanes: _Lanes, power: Any, ends: Any, dropped: Any, initial: Any) -> Number:
+def _arrive(plan: _Plan, lanes: _Lanes, factor: Number, ends: Any, dropped: Any, initial: Any) -> Number:
     """Return the state that this program's segment begins with, from what the segments before it reached."""
-    factor = lanes.read_weight(power)
+    if plan.segments == 1:
+        return lanes.read(initial)
+    factor = walk.squared(factor, plan.squarings)
 
     def cross(k: Any, state: Number) -> Number:
         return walk.advance(factor, lanes.read_word(dropped, k) != 0, lanes.read(ends, k), state)
@@ -311,7 +317,6 @@ def _forward_kernel(
     decay: Any,
     inputs: Any,
     drops: Any,
-    power: Any,
     ends: Any,
     dropped: Any,
     initial: Any,
@@ -327,7 +332,7 @@ def _forward_kernel(
         lanes.write(states, state, row, exists)
         return state
 
-    first = _arrive(lanes, power, ends, dropped, initial)
+    first = _arrive(plan, lanes, factor, ends, dropped, initial)
     _walk(plan, partial(lanes.read, inputs), partial(lanes.read_word, drops), advance, first)
 
 
@@ -335,7 +340,6 @@ def _adjoint_kernel(
     decay: Any,
     cotangent: Any,
     drops: Any,
-    power: Any,
     ends: Any,
     dropped: Any,
     initial: Any,
@@ -356,7 +360,7 @@ def _adjoint_kernel(
         lanes.write(adjoint, carry[0], row, exists)
         return carry
 
-    first = _arrive(lanes, power, ends, dropped, initial), lanes.zero(), lanes.zero()
+    first = _arrive(plan, lanes, factor, ends, dropped, initial), lanes.zero(), lanes.zero()
     _, same, crossed = _walk(plan, load, partial(lanes.read_word, drops), advance, first)
     half = sums.shape[1] // 2
     for offsets, total, cross in zip(lanes.elements, same, crossed, strict=True):

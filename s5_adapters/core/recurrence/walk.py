@@ -20,6 +20,13 @@ def multiply_add(a: Number, x: Number, b: Number) -> Number:
     return b[0] + a[0] * x[0] - a[1] * x[1], b[1] + a[0] * x[1] + a[1] * x[0]
 
 
+def squared(a: Number, times: int) -> Number:
+    """Return ``a ** (2 ** times)``: cheap within a kernel, where outside each square would be one."""
+    for _ in range(times):
+        a = (a[0] * a[0],) if len(a) == 1 else (a[0] * a[0] - a[1] * a[1], 2.0 * a[0] * a[1])
+    return a
+
+
 def unless(drop: Array, number: Number) -> Number:
     """Return the number, and 0 in the lanes that drop it."""
     return tuple(jnp.where(drop, 0.0, part) for part in number)
