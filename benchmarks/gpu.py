@@ -289,11 +289,12 @@ def tuning(sizes: Sizes) -> Iterator[Row]:
         inputs = jnp.asarray(rng.normal(size=(length, batch, 2, sizes.lanes)), jnp.float32)
         starts = jnp.asarray(rng.random((length, batch)) < 0.01)
         arguments = jnp.zeros((batch, 2, sizes.lanes)), decay, inputs, starts
-        cuts = [
-            {"steps": steps, "segment": segment}
-            for steps, segment in itertools.product(sizes.steps, (None, 256, length))
-        ]
-        for kernel, function in (("forward", cut_forward), ("adjoint", cut_adjoint)):
+        for kernel, function, arrays in (("forward", cut_forward, 1), ("adjoint", cut_adjoint, 2)):
+            # Steps by what they take of registers or shared memory: the adjoint reads two arrays.
+            cuts = [
+                {"steps": steps // arrays, "segment": segment}
+                for steps, segment in itertools.product(sizes.steps, (None, 256, length))
+            ]
             calls = {
                 str(i): functools.partial(
                     jax.jit(repeated(functools.partial(function, cut), sizes.repeats)), *arguments
