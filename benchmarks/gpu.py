@@ -8,12 +8,13 @@ Where jax, flax, optax and numpy alone are installed, the rest is put on the pat
     pip install --target DEPS --no-deps gymnax gymnasium farama-notifications cloudpickle
     PYTHONPATH=.:envs:DEPS python benchmarks/gpu.py --out FOLDER
 
-Parts, in this order: "copy" measures what the memory gives; "check" holds the kernel against float64; "scan"
+Parts, in this order: "copy" measures what the memory gives; "check" holds the kernels against float64; "scan"
 times the recurrence beside the published operator and says what fraction of the copy's bandwidth it reaches;
-"layer", "stack" and "acting" are those of layer.py and acting.py; "trainer" is the published configuration
-(64 environments x 1,024 steps, 4 layers of 256, 30 epochs) in TF32 and float32, with the shares of acting,
-scans and idle time, eight seeds at once, and a GRU; "memories" is S5 beside GRU, LSTM and attention;
-"tuning" times the kernels by their settings. Each row is written as it is measured, so a run cut short keeps
+"varying" times it with a decay of every step; "layer", "stack" and "acting" are those of layer.py and
+acting.py; "trainer" is the published configuration (64 environments x 1,024 steps, 4 layers of 256, 30
+epochs) in TF32 and float32, with the shares of acting, scans and idle time, eight seeds at once, a GRU, and
+the published tasks RepeatPreviousHard and MetaCartPole; "memories" is S5 beside GRU, LSTM and attention;
+"tuning" times the kernel by its settings. Each row is written as it is measured, so a run cut short keeps
 what it has; a part that fails is recorded with its error. The exit code is 1 where a part failed or a figure
 misses its target.
 """
@@ -25,6 +26,7 @@ import functools
 import gzip
 import itertools
 import json
+import math
 import sys
 import tempfile
 import time
@@ -45,11 +47,17 @@ from _common import RESULTS, announce, interleaved_medians, machine, table, verd
 from _published import published_scan
 
 from s5_adapters.core import linear_recurrence, make_memory
+from s5_adapters.core.recurrence import mosaic as scan_mosaic
 from s5_adapters.core.recurrence import pallas as scan_pallas
 from s5_adapters.core.recurrence import planar
+from s5_adapters.core.recurrence.methods import VARYING_METHODS
 from s5_adapters.core.recurrence.scan import resettable_scan
+from s5_adapters.core.xla.platform import has_mosaic, has_pallas
 
 Row = dict[str, Any]
+
+# What this machine runs, the kernel that "auto" takes first. A CPU interprets the kernels for Triton.
+KERNELS = [name for name, runs in (("mosaic", has_mosaic()), ("pallas", has_pallas())) if runs] or ["pallas"]
 
 
 @dataclass(frozen=True)
@@ -58,13 +66,13 @@ class Sizes:
 
     scans: tuple[tuple[int, int], ...] = ((1024, 64), (4096, 64), (1024, 8))
     lanes: int = 128
-    methods: tuple[str, ...] = ("pallas", "associative")
-    steps_ahead: tuple[int, ...] = (8, 16, 32)
+    steps: tuple[int, ...] = (8, 16, 32)
+    """Steps of a kernel's block."""
     layers: tuple[tuple[int, int], ...] = ((1024, 64),)
     memories: tuple[int, int] = (1024, 64)
     width: int = 256
     envs: int = 64
-    steps: int = 1024
+    rollout: int = 1024
     epochs: int = 30
     compared_epochs: int = 2
     """Epochs of the runs that are only compared with each other: a GRU's thirty would take minutes."""
@@ -77,12 +85,12 @@ class Sizes:
 SMOKE = Sizes(
     scans=((16, 2),),
     lanes=8,
-    steps_ahead=(4,),
+    steps=(4,),
     layers=((16, 2),),
     memories=(16, 2),
     width=16,
     envs=8,
-    steps=8,
+    rollout=8,
     epochs=2,
     compared_epochs=1,
     seeds=2,
@@ -96,9 +104,10 @@ BUDGET_S = 480.0
 
 
 def check(sizes: Sizes) -> list[Row]:
-    """Compare the kernel with a float64 loop, values and gradients, at an awkward and a real size."""
+    """Compare the kernels with a float64 loop, values and gradients, at an awkward and a real size."""
     rows = []
-    for length, batch, width in ((37, 3, 33), (sizes.scans[0][0], 4, sizes.lanes)):
+    awkward, real = (37, 3, 33), (sizes.scans[0][0], 4, sizes.lanes)
+    for kernel, (length, batch, width) in itertools.product(KERNELS, (awkward, real)):
         rng = np.random.default_rng(0)
 
         def normal(*shape: int, rng: np.random.Generator = rng) -> Any:
@@ -119,9 +128,11 @@ def check(sizes: Sizes) -> list[Row]:
             later = decay * kept
 
         @jax.jit
-        def run(decay: Any, inputs: Any, initial: Any, starts: Any, cotangent: Any) -> Any:
+        def run(
+            decay: Any, inputs: Any, initial: Any, starts: Any, cotangent: Any, kernel: str = kernel
+        ) -> Any:
             states, vjp = jax.vjp(
-                lambda d, u, h: linear_recurrence(d, u, starts, h, method="pallas"), decay, inputs, initial
+                lambda d, u, h: linear_recurrence(d, u, starts, h, method=kernel), decay, inputs, initial
             )
             return states, *vjp(cotangent)
 
@@ -132,7 +143,7 @@ def check(sizes: Sizes) -> list[Row]:
             float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
             for ours, theirs in zip(results, truth, strict=True)
         ]
-        row = {"size": f"{length} x {batch} x {width}", "value_error": errors[0]}
+        row = {"size": f"{length} x {batch} x {width}", "kernel": kernel, "value_error": errors[0]}
         row["gradient_error"] = max(errors[1:])
         row["missed"] = [
             f"{name} {error:.1e}, at most {limit:.0e}"
@@ -197,9 +208,11 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
         complex_arrays = tuple(planar.to_complex(x) if x.dtype != bool else x for x in arrays)
         narrow = decay, inputs.astype(jnp.bfloat16), starts, cotangent
         programs = {"published": (published, planar.to_complex(initial), complex_arrays)}
-        for method in sizes.methods:
+        # A second kernel takes long to compile: at the first size alone.
+        kernels = KERNELS if (length, batch) == sizes.scans[0] else KERNELS[:1]
+        for method in (*kernels, "associative"):
             programs[method] = functools.partial(ours, method), initial, arrays
-        programs["pallas, bfloat16"] = functools.partial(ours, "pallas"), initial, narrow
+        programs[f"{KERNELS[0]}, bfloat16"] = functools.partial(ours, KERNELS[0]), initial, narrow
         sized = {name: {"size": f"{length} x {batch} x {sizes.lanes}", "scan": name} for name in programs}
         for direction, passes in (("forward", 2), ("forward_backward", 5)):
             calls = {}
@@ -213,7 +226,7 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
                 row[f"{direction}_us"] = 1e6 * seconds
                 row[f"{direction}_ratio"] = medians["published"] / medians[name]
                 row[f"{direction}_bandwidth"] = passes * inputs.nbytes / seconds / 1e9 / copy_gb_per_s
-        first = sized["pallas"]
+        first = sized[KERNELS[0]]
         first["missed"] = []
         if (length, batch) == (1024, 64):
             for direction in ("forward", "forward_backward"):
@@ -225,31 +238,63 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
     return rows
 
 
+def varying(sizes: Sizes) -> list[Row]:
+    """Measure the recurrence with a decay of every step, forward and backward, by method."""
+    rows = []
+    for length, batch in sizes.scans[:1]:
+        rng = np.random.default_rng(0)
+        shape = length, batch, 1, sizes.lanes
+        decay = jnp.asarray(rng.uniform(0.9, 0.999, shape), jnp.float32)
+        inputs = jnp.asarray(rng.normal(size=shape), jnp.float32)
+        starts = jnp.asarray(rng.random((length, batch)) < 0.01)
+
+        def both(initial: Any, decay: Any, inputs: Any, starts: Any, method: str) -> Any:
+            states, vjp = jax.vjp(
+                lambda h, d, u: resettable_scan(d, u, starts, h, method=method), initial, decay, inputs
+            )
+            return states[-1], (states, vjp(inputs))
+
+        arguments = jnp.zeros(shape[1:]), decay, inputs, starts
+        calls = {
+            method: functools.partial(
+                jax.jit(repeated(functools.partial(both, method=method), sizes.repeats)), *arguments
+            )
+            for method in VARYING_METHODS
+        }
+        for method, seconds in interleaved_medians(calls, rounds=sizes.rounds).items():
+            row = {"size": f"{length} x {batch} x {sizes.lanes}", "decay": "every step", "scan": method}
+            rows.append(row | {"forward_backward_us": 1e6 * seconds / sizes.repeats})
+    return rows
+
+
 def cut_forward(cut: Row, initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
     """Return the forward kernel with given settings, for `repeated`."""
-    states = scan_pallas.pallas(decay, inputs, starts, initial, **cut)
+    forward = scan_mosaic.mosaic if KERNELS[0] == "mosaic" else scan_pallas.pallas
+    states = forward(decay, inputs, starts, initial, **cut)
     return states[-1], states
 
 
 def cut_adjoint(cut: Row, initial: Any, decay: Any, inputs: Any, starts: Any) -> Any:
     """Return the adjoint kernel with given settings, for `repeated`."""
-    result = scan_pallas.pallas_adjoint(decay, inputs, starts, inputs, initial, **cut)
+    adjoint = scan_mosaic.mosaic_adjoint if KERNELS[0] == "mosaic" else scan_pallas.pallas_adjoint
+    result = adjoint(decay, inputs, starts, inputs, initial, **cut)
     return result[2], result
 
 
 def tuning(sizes: Sizes) -> Iterator[Row]:
-    """Measure the kernels by two settings: steps whose loads are issued together, steps of a segment."""
+    """Measure the kernel by two settings: steps of a block, steps of a segment."""
     rng = np.random.default_rng(0)
     for length, batch in sizes.scans:
         decay = jnp.asarray(0.5 * rng.normal(size=(2, sizes.lanes)), jnp.float32)
         inputs = jnp.asarray(rng.normal(size=(length, batch, 2, sizes.lanes)), jnp.float32)
         starts = jnp.asarray(rng.random((length, batch)) < 0.01)
         arguments = jnp.zeros((batch, 2, sizes.lanes)), decay, inputs, starts
-        cuts = [
-            {"steps": steps, "segment": segment}
-            for steps, segment in itertools.product(sizes.steps_ahead, (None, 64, 256, length))
-        ]
-        for kernel, function in (("forward", cut_forward), ("adjoint", cut_adjoint)):
+        for kernel, function, arrays in (("forward", cut_forward, 1), ("adjoint", cut_adjoint, 2)):
+            # Steps by what they take of registers or shared memory: the adjoint reads two arrays.
+            cuts = [
+                {"steps": steps // arrays, "segment": segment}
+                for steps, segment in itertools.product(sizes.steps, (None, 256, length))
+            ]
             calls = {
                 str(i): functools.partial(
                     jax.jit(repeated(functools.partial(function, cut), sizes.repeats)), *arguments
@@ -257,7 +302,8 @@ def tuning(sizes: Sizes) -> Iterator[Row]:
                 for i, cut in enumerate(cuts)
             }
             for i, seconds in interleaved_medians(calls, rounds=min(sizes.rounds, 3)).items():
-                row = {"size": f"{length} x {batch} x {sizes.lanes}", "kernel": kernel} | cuts[int(i)]
+                size = {"size": f"{length} x {batch} x {sizes.lanes}"}
+                row = size | {"kernel": f"{KERNELS[0]}, {kernel}"} | cuts[int(i)]
                 yield row | {"us": 1e6 * seconds / sizes.repeats}
 
 
@@ -308,7 +354,7 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
         memory_config: Row = {"d_model": sizes.width, "n_layers": 4}
         if memory == "s5":
             memory_config |= {"d_state": sizes.width}
-        shape = {"num_envs": sizes.envs, "num_steps": sizes.steps, "total_steps": 10**9}
+        shape = {"num_envs": sizes.envs, "num_steps": sizes.rollout, "total_steps": 10**9}
         config = PPOConfig.paper(memory=memory, memory_config=memory_config, **shape, **settings)
         problem = build_problem(config)
         keys = jax.random.split(jax.random.key(0), seeds)
@@ -331,7 +377,7 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
         jax.block_until_ready(update(state))
         first_call_s = time.perf_counter() - began
         seconds = seconds_of(update, state)
-        speed = sizes.envs * sizes.steps / seconds
+        speed = sizes.envs * sizes.rollout / seconds
         below = precision == "tensorfloat32" and speed < TRAINER_TARGET
         yield {
             "run": f"published configuration, {precision}",
@@ -353,6 +399,14 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
         "times_one_seed": ratio,
         "missed": [f"{ratio:.2f} times one seed, at most {SEEDS_TARGET}"] if ratio > SEEDS_TARGET else [],
     }
+
+    for env_id, given in (("RepeatPreviousHard", {}), ("MetaCartPole-v0", {"previous_action": True})):
+        update, state, _ = build(env_id=env_id, env_kwargs=given, **few)
+        seconds = seconds_of(update, state)
+        yield {
+            "run": f"{env_id}, {sizes.compared_epochs} epochs",
+            "env_steps_per_s": round(sizes.envs * sizes.rollout / seconds),
+        }
 
     update, state, _ = build(memory="gru", **few)
     ratio = seconds_of(update, state, rounds=1) / one
@@ -417,7 +471,9 @@ def main() -> int:
     options = parser.parse_args()
     if options.smoke and options.out == RESULTS:
         options.out = Path(tempfile.mkdtemp())
-    sizes = SMOKE if options.smoke else Sizes()
+    sizes, budget_s = (SMOKE, math.inf) if options.smoke else (Sizes(), BUDGET_S)
+    if options.smoke:  # most of it is compiling
+        jax.config.update("jax_disable_most_optimizations", True)
 
     info, rows = machine(), list[Row]()
     announce(info)
@@ -426,6 +482,7 @@ def main() -> int:
         "copy": lambda: [{"copy_gb_per_s": bandwidth}],
         "check": lambda: check(sizes),
         "scan": lambda: scan(sizes, bandwidth),
+        "varying": lambda: varying(sizes),
         "layer": lambda: layers("layer", sizes),
         "stack": lambda: layers("stack", sizes),
         "acting": lambda: [acting.measure(batch, sizes.rounds) for batch in acting.TARGETS],
@@ -436,8 +493,8 @@ def main() -> int:
     began = time.perf_counter()
     for part in options.parts or parts:
         started, ours = time.perf_counter(), list[Row]()
-        if started - began > BUDGET_S:
-            ours = [{"missed": [f"not begun: {BUDGET_S:.0f} s were over"]}]
+        if started - began > budget_s:
+            ours = [{"missed": [f"not begun: {budget_s:.0f} s were over"]}]
         else:
             try:
                 for row in parts[part]():

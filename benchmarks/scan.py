@@ -152,7 +152,7 @@ def is_auto(row: dict[str, Any]) -> bool:
     """Tell whether `method="auto"` takes this row's method at its size."""
     if row["decay"] == "varying":
         return row["scan"] == varying_method()
-    return row["scan"] == measured_method(length=row["length"], batch=row["batch"])
+    return row["scan"] == measured_method(length=row["length"], batch=row["batch"], width=STATE)
 
 
 def missed_targets(rows: list[dict[str, Any]]) -> list[str]:

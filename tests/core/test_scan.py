@@ -636,7 +636,7 @@ def test_the_backward_pass_keeps_the_states_and_nothing_else(
 
 def test_unknown_platforms_and_shapes_have_a_method() -> None:
     for length, batch in ((1, 1), (1, 4096), (100_000, 1), (0, 0)):
-        assert measured_method(length=length, batch=batch) in METHODS
+        assert measured_method(length=length, batch=batch, width=64) in METHODS
 
 
 MISTAKES = [

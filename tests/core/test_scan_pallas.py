@@ -9,17 +9,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractDevice, AbstractMesh, use_abstract_mesh
 
 from s5_adapters.core.recurrence import pallas as scan_pallas
 from s5_adapters.core.recurrence.scan import linear_recurrence, resettable_scan
 from s5_adapters.core.recurrence.table import measured_method
 from s5_adapters.core.xla import platform
 
+from .gpu_code import TRITON_CALL, lower_for_cuda, problem_shapes, triton_ir
 from .reference import recurrence, recurrence_gradients, relative_error
 
+pytestmark = pytest.mark.quick_compilation
+
 # Few steps a block keep the interpreter's program small; lengths then cover blocks, a remainder, and neither.
-STEPS = 3
+STEPS = 4
 SIZES = [(1, 1, 1, 1), (7, 3, 2, 5), (6, 2, 2, 33), (11, 70, 1, 1)]
 SEGMENTS = {(7, 3, 2, 5): 4, (11, 70, 1, 1): 2}
 """Sizes whose time is cut: into a whole segment and a shorter one, and into ones too short for a block."""
@@ -125,22 +127,34 @@ def test_lowers_for_cuda_without_a_gpu(dtype: Any, batch: int, kernels: int) -> 
         )
         return states, vjp(cotangent)
 
-    length, width = 1024, 128
-    shapes = [
-        jax.ShapeDtypeStruct(shape, kind)
-        for shape, kind in (
-            ((2, width), jnp.float32),
-            ((length, batch, 2, width), dtype),
-            ((length, batch), jnp.bool_),
-            ((batch, 2, width), jnp.float32),
-            ((length, batch, 2, width), jnp.float32),
-        )
-    ]
-    # Since 0.11 JAX asks which GPU it is; 0.10 does not look.
-    device = AbstractDevice("NVIDIA H100", num_cores=None, platform="gpu")
-    with use_abstract_mesh(AbstractMesh((), (), abstract_device=device)):
-        lowered = jax.jit(forward_backward).trace(*shapes).lower(lowering_platforms=("cuda",))
-    assert lowered.as_text().count("__gpu$xla.gpu.triton") == kernels
+    lowered = lower_for_cuda(forward_backward, *problem_shapes(1024, batch, 2, 128, dtype))
+    assert lowered.as_text().count(TRITON_CALL) == kernels
+
+
+@pytest.mark.filterwarnings("ignore:The Pallas Triton backend is deprecated:DeprecationWarning")
+@pytest.mark.parametrize(("batch", "bits"), [(2**12, 32), (2**14, 64)])
+def test_offsets_have_64_bits_where_numbers_reach_2_to_the_31(batch: int, bits: int) -> None:
+    size = 512, batch, 2, 128
+    assert (np.prod(size) >= 2**31) == (bits == 64)
+    decay, inputs, starts, initial, states = problem_shapes(*size)
+    few = {"steps": STEPS}
+    forward = lower_for_cuda(partial(scan_pallas.pallas, **few), decay, inputs, starts, initial)
+    adjoint = lower_for_cuda(
+        partial(scan_pallas.pallas_adjoint, **few), decay, states, starts, states, initial
+    )
+    # What is read before the loop and in it, and what is written, by parts.
+    accesses = {"resettable_scan": 3 * 2 * STEPS, "resettable_scan_adjoint": 5 * 2 * STEPS}
+    kernels = triton_ir(forward) | triton_ir(adjoint)
+    assert set(kernels) == set(accesses)
+    for name, code in kernels.items():
+        offsets = [line for line in code.splitlines() if "tt.addptr" in line]
+        assert sum(f"tensor<32xi{bits}>" in line for line in offsets) >= accesses[name]
+
+
+def test_a_step_of_too_many_numbers_is_refused() -> None:
+    decay, inputs, starts, initial, _ = problem_shapes(2, 2**23, 2, 128)
+    with pytest.raises(ValueError, match="2147483648 numbers a step, expected at most 1073741824"):
+        jax.eval_shape(scan_pallas.pallas, decay, inputs, starts, initial)
 
 
 def test_auto_takes_the_kernel_where_it_runs_and_plain_xla_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,9 +164,15 @@ def test_auto_takes_the_kernel_where_it_runs_and_plain_xla_elsewhere(monkeypatch
     monkeypatch.setattr("s5_adapters.core.recurrence.table.default_platform", lambda: "gpu")
     monkeypatch.setattr(platform, "default_platform", lambda: "gpu")
     monkeypatch.setattr(jax, "devices", lambda: [Device()])
-    assert measured_method(length=1024, batch=64) == "pallas"
+    auto = partial(measured_method, length=1024, batch=64)
+    assert auto(width=128) == "mosaic"
+    assert auto(width=32) == "pallas"
+    monkeypatch.setattr(Device, "compute_capability", "8.0")
+    assert auto(width=128) == "pallas"
     monkeypatch.setattr(Device, "compute_capability", "7.0")
-    assert measured_method(length=1024, batch=64) == "associative"
+    assert auto(width=128) == "associative"
     monkeypatch.setattr(Device, "compute_capability", "9.0")
+    monkeypatch.setattr(platform, "find_spec", lambda name: None if "triton" in name else name)
+    assert auto(width=32) == "mosaic"
     monkeypatch.setattr(platform, "find_spec", lambda name: None)
-    assert measured_method(length=1024, batch=64) == "associative"
+    assert auto(width=128) == "associative"

@@ -156,7 +156,8 @@ def test_the_recurrence_in_components(c: int):
     given = varying, starts(T, B), varying, initial
     check(adjoint.recurrence_adjoint, decay, *given, static=(backwards,))
     check(adjoint.varying_adjoint, varying, *given, static=(backwards,))
-    check(adjoint.pallas_adjoint, decay, *given)
+    for kernel_adjoint in adjoint.KERNEL_ADJOINTS.values():
+        check(kernel_adjoint, decay, *given)
     check(planar.multiply, decay, varying)
     check(planar.squares, decay, count=3)
     check(planar.select, starts(T, B), varying)

@@ -13,11 +13,14 @@ the initial state; shapes as in ``methods``.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Final
+
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from s5_adapters.core.recurrence import planar
-from s5_adapters.core.recurrence.methods import Method, following
+from s5_adapters.core.recurrence.methods import Method, associative, following
 from s5_adapters.core.shapes import Bool, Float
 
 
@@ -77,3 +80,33 @@ def pallas_adjoint(
     from s5_adapters.core.recurrence import pallas as kernels
 
     return kernels.pallas_adjoint(decay, cotangent, starts, states, initial)
+
+
+def mosaic_adjoint(
+    decay: Float[Array, "c P"],
+    cotangent: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    states: Float[Array, "T B c P"],
+    initial: Float[Array, "B c P"],
+) -> tuple[Float[Array, "c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
+    """Do the same for GPUs since Hopper, see ``mosaic.py``; on any other platform by the associative scan."""
+    from s5_adapters.core.recurrence import mosaic as kernels
+
+    def backwards(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+        starts = None if starts is None else jnp.flip(starts, axis=0)
+        return jnp.flip(associative(decay, jnp.flip(inputs, axis=0), starts, initial), axis=0)
+
+    gradients: tuple[Array, Array, Array] = lax.platform_dependent(
+        decay,
+        cotangent,
+        starts,
+        states,
+        initial,
+        cuda=kernels.mosaic_adjoint,
+        default=partial(recurrence_adjoint, backwards),
+    )
+    return gradients
+
+
+KERNEL_ADJOINTS: Final = {"pallas": pallas_adjoint, "mosaic": mosaic_adjoint}
+"""The adjoints that are GPU kernels, by their method's name."""

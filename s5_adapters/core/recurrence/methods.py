@@ -168,6 +168,24 @@ def pallas(
     return kernels.pallas(decay, inputs, starts, initial)
 
 
+def mosaic(
+    decay: Float[Array, "c P"],
+    inputs: Float[Array, "T B c P"],
+    starts: Bool[Array, "T B"] | None,
+    initial: Float[Array, "B c P"],
+) -> Float[Array, "T B c P"]:
+    """Run one kernel for GPUs since Hopper (see ``mosaic.py``); on other platforms the associative scan."""
+    from s5_adapters.core.recurrence import mosaic as kernels
+
+    def elsewhere(decay: Array, inputs: Array, starts: Array | None, initial: Array) -> Array:
+        return associative(decay, inputs.astype(initial.dtype), starts, initial)
+
+    states: Array = lax.platform_dependent(
+        decay, inputs, starts, initial, cuda=kernels.mosaic, default=elsewhere
+    )
+    return states
+
+
 def associative_triples(
     decay: Float[Array, "T B c P"],
     inputs: Float[Array, "T B c P"],
@@ -202,7 +220,10 @@ METHODS: Final[dict[str, Method]] = {
     "associative": associative,
     "chunked": chunked,
     "pallas": pallas,
+    "mosaic": mosaic,
 }
 """Every method by its name."""
+KERNELS: Final = ("pallas", "mosaic")
+"""Those that are GPU kernels: float32 and a single decay, inputs also bfloat16, an adjoint of their own."""
 VARYING_METHODS: Final[dict[str, Method]] = {"sequential": sequential, "associative": associative_triples}
 """Those for a decay of every step."""

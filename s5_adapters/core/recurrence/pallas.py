@@ -2,7 +2,8 @@
 
 Every lane of every sequence is independent, so a lane belongs to one thread, which walks through time with
 its state in registers: each input is read once and each state written once. What limits such a walk is how
-many loads are under way, so the next ``steps`` loads are always issued before the current ones are used.
+many loads are under way, so the loads of the next block of steps are always issued before the current block
+is used. The resets of a block are the bits of one word: a load a block and a register, not one a step.
 
 Where lanes are too few to fill the GPU, time is cut into segments that are walked side by side: a first
 kernel finds the state that each segment would reach from zero, and the second begins every segment from its
@@ -10,7 +11,8 @@ true first state, which it gathers from those. Inputs are then read twice, in a 
 
 The state, the decay and its gradient are float32; inputs and cotangents may be bfloat16. Written in Pallas
 for Triton (CUDA, compute capability 8.0 or newer). On any other platform the same kernels run in Pallas'
-interpreter: right, and far too slow for anything but tests.
+interpreter: right, and far too slow for anything but tests. ``docs/performance.md`` has the reasons for the
+numbers below, ``benchmarks/NOTES.md`` what the compiler makes of them.
 """
 
 from __future__ import annotations
@@ -26,22 +28,22 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton
 
-from s5_adapters.core.recurrence import planar
+from s5_adapters.core.recurrence import planar, walk
 from s5_adapters.core.recurrence.methods import following
+from s5_adapters.core.recurrence.walk import Number
 from s5_adapters.core.shapes import Bool, Float
 
 LANES: Final = 32
 """Lanes of a program: one warp, so that many programs share a processor."""
 FORWARD_STEPS: Final = 32
 ADJOINT_STEPS: Final = 16
-"""Steps whose loads are under way together; the adjoint reads two arrays, hence half."""
+"""Steps of a block, at most the bits of a word; the adjoint reads two arrays, hence half."""
 
-PROGRAMS: Final = 256
-"""Time is cut until there are so many programs: two for each processor of an H200. Not tuned on a GPU."""
+PROGRAMS: Final = 192
+"""Time is cut until there are so many programs, each with 8 KiB under way: what an H100 asks for."""
 SHORTEST_SEGMENT: Final = 64
-
-Number = tuple[Array, ...]
-"""One number for each lane: its real part, and its imaginary part if the recurrence is complex."""
+LARGEST_ROW: Final = 2**30
+"""Numbers of one step, so that an offset within it, and the two sums of each, fit 32 bits."""
 
 
 def pallas(
@@ -60,7 +62,7 @@ def pallas(
         inputs: ``(T, B, c, P)`` float32 or bfloat16.
         starts: ``(T, B)`` bool, or None.
         initial: ``(B, c, P)`` float32.
-        steps: how many steps' loads are under way together.
+        steps: steps of a block, a power of two up to 32; those of the next are being loaded meanwhile.
         segment: steps of a segment, a power of two; None: what fills a GPU.
 
     """
@@ -68,7 +70,9 @@ def pallas(
     if not inputs.size:
         return jnp.zeros(inputs.shape, initial.dtype)
     plan = _plan(inputs.shape, steps, segment, reverse=False)
-    rows, drops = inputs.reshape(length, -1), _bytes(starts, length, batch)
+    if starts is None:
+        starts = jnp.zeros((length, batch), bool)
+    rows, drops = inputs.reshape(length, -1), walk.reset_words(starts, plan.steps, reverse=False)
     arriving = _arriving(plan, decay, rows, drops, initial)
     (states,) = _call(
         partial(_forward_kernel, plan=plan),
@@ -96,9 +100,8 @@ def pallas_adjoint(
         return jnp.zeros_like(decay), cotangent, jnp.zeros_like(initial)
     plan = _plan(states.shape, steps, segment, reverse=True)
     towards_past = planar.conjugate(decay)
-    drops = _bytes(None if starts is None else following(starts), length, batch)
-    if starts is None:
-        drops = drops.at[-1].set(1)
+    following_starts = following(jnp.zeros((length, batch), bool) if starts is None else starts)
+    drops = walk.reset_words(following_starts, plan.steps, reverse=True)
     rows = cotangent.reshape(length, -1)
     arriving = _arriving(plan, towards_past, rows, drops, jnp.zeros_like(initial))
     adjoint, sums = _call(
@@ -112,14 +115,10 @@ def pallas_adjoint(
         "resettable_scan_adjoint",
     )
     adjoint = adjoint.reshape(states.shape)
-    same, crossed = jnp.sum(sums, axis=0).reshape(2, *initial.shape)
-    first = None if starts is None else starts[0]
-    kept = planar.select(first, adjoint[0].astype(initial.dtype))
-    before = planar.select(first, initial)
-    total = planar.combine_conjugate_sums(
-        jnp.sum(same + before * kept, axis=0), jnp.sum(crossed + before * kept[:, ::-1], axis=0)
-    )
-    return total, adjoint, planar.multiply(towards_past, kept)
+    totals = jnp.sum(sums, axis=0).reshape(2, *initial.shape)
+    first = adjoint[0].astype(initial.dtype)
+    gradient, into_initial = walk.complete_adjoint(towards_past, starts, initial, first, totals)
+    return gradient, adjoint, into_initial
 
 
 @dataclass(frozen=True)
@@ -131,32 +130,67 @@ class _Plan:
     parts: int
     width: int
     reverse: bool
-    segment: int
-    segments: int
     steps: int
+    """Steps of a block."""
+    blocks: int
+    """Blocks of a segment."""
+    segments: int
 
-    def time(self, i: Any) -> Any:
-        """Return the row that is walked as the i-th."""
-        return self.length - 1 - i if self.reverse else i
+    @property
+    def squarings(self) -> int:
+        """How often the decay is squared for the decay over a segment."""
+        return (self.steps * self.blocks).bit_length() - 1
+
+    @property
+    def is_ragged(self) -> bool:
+        """Whether the last block goes on beyond the last step."""
+        return self.length % self.steps != 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether every program has a number for each of its lanes."""
+        return self.batch * self.width % LANES == 0
+
+    def row(self, block: Any, i: int) -> Any:
+        """Return the row that is walked as the i-th of a block, the last one for all beyond it."""
+        if not self.reverse:
+            row = block * self.steps + i
+            return jnp.minimum(row, self.length - 1) if self.is_ragged else row
+        last = pl.cdiv(self.length, self.steps) - 1
+        row = _within(last, last - block) * self.steps + (self.steps - 1 - i)
+        return jnp.maximum(row - (-self.length % self.steps), 0) if self.is_ragged else row
+
+
+def _within(largest: int, number: Any) -> Any:
+    """Return a number from 0 to ``largest`` with its upper bits cut off, which are zero anyway.
+
+    The compiler then knows that offsets do not overflow, and puts the constants in them into instructions.
+    """
+    return number & (pl.next_power_of_2(largest + 1) - 1)
 
 
 def _plan(shape: tuple[int, ...], steps: int, segment: int | None, *, reverse: bool) -> _Plan:
     length, batch, parts, width = shape
+    if batch * parts * width > LARGEST_ROW:
+        raise ValueError(
+            f"inputs: got {batch * parts * width} numbers a step, expected at most {LARGEST_ROW}"
+        )
     if segment is None:
         wanted = max(1, PROGRAMS // pl.cdiv(batch * width, LANES))
-        segment = max(SHORTEST_SEGMENT, pl.next_power_of_2(pl.cdiv(length, wanted)))
-    segments = pl.cdiv(length, segment)
-    return _Plan(length, batch, parts, width, reverse, segment, segments, min(steps, length, segment))
+        segment = max(SHORTEST_SEGMENT, pl.cdiv(length, wanted))
+    segment = pl.next_power_of_2(min(segment, length))
+    steps = min(steps, segment)
+    return _Plan(length, batch, parts, width, reverse, steps, segment // steps, pl.cdiv(length, segment))
 
 
 def _arriving(
     plan: _Plan, decay: Array, rows: Array, drops: Array, initial: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Return what tells a segment its first state: ``decay ** segment``, the state that each segment reaches
-    from zero, whether a reset falls into it, and the state before all of them.
+) -> tuple[Array, Array, Array]:
+    """Return what tells a segment its first state: the state that each segment reaches from zero, whether a
+    reset falls into it, and the state before all of them.
     """
     if plan.segments == 1:
-        return decay, jnp.zeros((1, initial.size)), jnp.zeros((1, plan.batch), jnp.int8), initial.reshape(-1)
+        return jnp.zeros((1, initial.size)), jnp.zeros((1, plan.batch), jnp.int32), initial.reshape(-1)
     (ends,) = _call(
         partial(_ends_kernel, plan=plan),
         (decay, rows, drops),
@@ -164,11 +198,8 @@ def _arriving(
         plan,
         "resettable_scan_ends",
     )
-    in_order = jnp.flip(drops, axis=0) if plan.reverse else drops
-    padded = jnp.pad(in_order, ((0, plan.segments * plan.segment - plan.length), (0, 0)))
-    dropped = jnp.max(padded.reshape(plan.segments, plan.segment, plan.batch), axis=1)
-    power = planar.squares(decay, plan.segment.bit_length())[-1]
-    return power, ends, dropped, initial.reshape(-1)
+    dropped = walk.segments_with_resets(drops, plan.blocks)
+    return ends, dropped, initial.reshape(-1)
 
 
 def _call(
@@ -192,16 +223,12 @@ def _call(
     return result
 
 
-def _bytes(starts: Array | None, length: int, batch: int) -> Array:
-    return jnp.zeros((length, batch), jnp.int8) if starts is None else starts.astype(jnp.int8)
-
-
 class _Lanes:
     """The places of one program's lanes in arrays whose rows are ``(batch, parts, width)``."""
 
     def __init__(self, plan: _Plan) -> None:
-        lane = pl.program_id(0) * LANES + jnp.arange(LANES)
-        self.inside = lane < plan.batch * plan.width
+        lane = _within(plan.batch * plan.width + LANES - 1, pl.program_id(0) * LANES + jnp.arange(LANES))
+        self.inside = None if plan.is_full else lane < plan.batch * plan.width
         self.sequence = lane // plan.width
         self.within = lane % plan.width
         self.elements = [
@@ -211,102 +238,85 @@ class _Lanes:
     def read(self, ref: Any, row: Any = None) -> Number:
         """Read one number a lane, as float32, from a row of ``ref`` or from ``ref`` itself."""
         at = [offsets if row is None else (row, offsets) for offsets in self.elements]
-        return tuple(
-            triton.load(ref.at[index], mask=self.inside, other=0.0).astype(jnp.float32) for index in at
-        )
+        return tuple(self._load(ref, index, 0.0).astype(jnp.float32) for index in at)
 
     def read_weight(self, ref: Any) -> Number:
         """Read the number that all sequences share, from ``ref (parts, width)``."""
-        return tuple(
-            triton.load(ref.at[part, self.within], mask=self.inside, other=0.0)
-            for part in range(len(self.elements))
-        )
+        return tuple(self._load(ref, (part, self.within), 0.0) for part in range(len(self.elements)))
+
+    def read_word(self, ref: Any, row: Any) -> Array:
+        """Read what a row of ``ref (rows, batch)`` has for the lanes' sequences."""
+        return self._load(ref, (row, self.sequence), 0)
 
     def zero(self) -> Number:
         """Return the number 0 in every lane."""
         return tuple(jnp.zeros(LANES, jnp.float32) for _ in self.elements)
 
-    def read_flag(self, ref: Any, row: Any) -> Array:
-        """Tell whether the lanes' sequences drop their state at that row."""
-        return jnp.asarray(triton.load(ref.at[row, self.sequence], mask=self.inside, other=0) != 0)
-
-    def write(self, ref: Any, number: Number, row: Any) -> None:
-        """Write one number a lane into a row of ``ref``."""
+    def write(self, ref: Any, number: Number, row: Any, exists: Any = None) -> None:
+        """Write one number a lane into a row of ``ref``, if that ``exists``."""
+        mask = self.inside
+        if exists is not None:
+            mask = jnp.broadcast_to(exists, (LANES,)) if mask is None else mask & exists
         for offsets, part in zip(self.elements, number, strict=True):
-            triton.store(ref.at[row, offsets], part.astype(ref.dtype), mask=self.inside)
+            triton.store(ref.at[row, offsets], part.astype(ref.dtype), mask=mask)
+
+    def _load(self, ref: Any, index: Any, other: float) -> Array:
+        at = ref.at[index]
+        result: Array = (
+            triton.load(at) if self.inside is None else triton.load(at, mask=self.inside, other=other)
+        )
+        return result
 
 
-def _walk(plan: _Plan, load: Any, advance: Any, state: Any) -> Any:
-    """Call ``advance(t, load(t), state)`` for every row t of this program's segment in turn, the next
-    ``plan.steps`` loads always under way.
+def _walk(plan: _Plan, load: Any, read_word: Any, advance: Any, state: Any) -> Any:
+    """Call ``advance(row, exists, drop, load(row), state)`` for every step of this program's segment in turn,
+    while later steps are being loaded; ``exists`` is None where no step lies beyond the last one.
     """
-    begin = pl.program_id(1) * plan.segment
-    end = jnp.minimum(begin + plan.segment, plan.length)
-    count = (end - begin) // plan.steps
+    begin = pl.program_id(1) * plan.blocks
+    count = jnp.minimum(plan.blocks, pl.cdiv(plan.length, plan.steps) - begin)
 
-    def load_all(block: Any) -> list[Any]:
-        # A segment shorter than one block has none to run; what is then loaded ahead must exist all the same.
-        first = jnp.minimum(begin + block * plan.steps, plan.length - plan.steps)
-        return [load(plan.time(first + i)) for i in range(plan.steps)]
+    def load_block(block: Any) -> tuple[Any, list[Any]]:
+        return read_word(begin + block), [load(plan.row(begin + block, i)) for i in range(plan.steps)]
 
     def run_block(block: Any, carry: Any) -> Any:
-        state, loaded = carry
-        coming = load_all(jnp.minimum(block + 1, count - 1))
-        for i in range(plan.steps):
-            state = advance(plan.time(begin + block * plan.steps + i), loaded[i], state)
+        state, (word, loaded) = carry
+        coming = load_block(jnp.minimum(block + 1, count - 1))
+        for i, number in enumerate(loaded):
+            exists = (begin + block) * plan.steps + i < plan.length if plan.is_ragged else None
+            state = advance(plan.row(begin + block, i), exists, walk.is_set(word, i), number, state)
         return state, coming
 
-    def run_step(i: Any, state: Any) -> Any:
-        return advance(plan.time(i), load(plan.time(i)), state)
-
-    state, _ = lax.fori_loop(0, count, run_block, (state, load_all(0)))
-    return lax.fori_loop(begin + count * plan.steps, end, run_step, state)
+    return lax.fori_loop(0, count, run_block, (state, load_block(0)))[0]
 
 
-def _arrive(lanes: _Lanes, power: Any, ends: Any, dropped: Any, initial: Any) -> Number:
+def _arrive(plan: _Plan, lanes: _Lanes, factor: Number, ends: Any, dropped: Any, initial: Any) -> Number:
     """Return the state that this program's segment begins with, from what the segments before it reached."""
-    factor = lanes.read_weight(power)
+    if plan.segments == 1:
+        return lanes.read(initial)
+    factor = walk.squared(factor, plan.squarings)
 
     def cross(k: Any, state: Number) -> Number:
-        kept = _unless(lanes.read_flag(dropped, k), state)
-        return _plus(lanes.read(ends, k), _times(factor, kept))
+        return walk.advance(factor, lanes.read_word(dropped, k) != 0, lanes.read(ends, k), state)
 
     state: Number = lax.fori_loop(0, pl.program_id(1), cross, lanes.read(initial))
     return state
-
-
-def _times(a: Number, b: Number) -> Number:
-    if len(a) == 1:
-        return (a[0] * b[0],)
-    return a[0] * b[0] - a[1] * b[1], a[0] * b[1] + a[1] * b[0]
-
-
-def _plus(a: Number, b: Number) -> Number:
-    return tuple(x + y for x, y in zip(a, b, strict=True))
-
-
-def _unless(drop: Array, a: Number) -> Number:
-    return tuple(jnp.where(drop, 0.0, x) for x in a)
 
 
 def _ends_kernel(decay: Any, inputs: Any, drops: Any, ends: Any, *, plan: _Plan) -> None:
     lanes = _Lanes(plan)
     factor = lanes.read_weight(decay)
 
-    def load(t: Any) -> tuple[Number, Array]:
-        return lanes.read(inputs, t), lanes.read_flag(drops, t)
+    def advance(_: Any, exists: Any, drop: Array, input_t: Number, state: Number) -> Number:
+        return walk.advance(factor, drop, input_t, state)
 
-    def advance(_: Any, loaded: tuple[Number, Array], state: Number) -> Number:
-        return _plus(loaded[0], _times(factor, _unless(loaded[1], state)))
-
-    lanes.write(ends, _walk(plan, load, advance, lanes.zero()), pl.program_id(1))
+    state = _walk(plan, partial(lanes.read, inputs), partial(lanes.read_word, drops), advance, lanes.zero())
+    lanes.write(ends, state, pl.program_id(1))
 
 
 def _forward_kernel(
     decay: Any,
     inputs: Any,
     drops: Any,
-    power: Any,
     ends: Any,
     dropped: Any,
     initial: Any,
@@ -317,22 +327,19 @@ def _forward_kernel(
     lanes = _Lanes(plan)
     factor = lanes.read_weight(decay)
 
-    def load(t: Any) -> tuple[Number, Array]:
-        return lanes.read(inputs, t), lanes.read_flag(drops, t)
-
-    def advance(t: Any, loaded: tuple[Number, Array], state: Number) -> Number:
-        state = _plus(loaded[0], _times(factor, _unless(loaded[1], state)))
-        lanes.write(states, state, t)
+    def advance(row: Any, exists: Any, drop: Array, input_t: Number, state: Number) -> Number:
+        state = walk.advance(factor, drop, input_t, state)
+        lanes.write(states, state, row, exists)
         return state
 
-    _walk(plan, load, advance, _arrive(lanes, power, ends, dropped, initial))
+    first = _arrive(plan, lanes, factor, ends, dropped, initial)
+    _walk(plan, partial(lanes.read, inputs), partial(lanes.read_word, drops), advance, first)
 
 
 def _adjoint_kernel(
     decay: Any,
     cotangent: Any,
     drops: Any,
-    power: Any,
     ends: Any,
     dropped: Any,
     initial: Any,
@@ -345,21 +352,16 @@ def _adjoint_kernel(
     lanes = _Lanes(plan)
     factor = lanes.read_weight(decay)
 
-    def load(t: Any) -> tuple[Number, Number, Array]:
-        return lanes.read(cotangent, t), lanes.read(states, t), lanes.read_flag(drops, t)
+    def load(row: Any) -> tuple[Number, Number]:
+        return lanes.read(cotangent, row), lanes.read(states, row)
 
-    def advance(t: Any, loaded: tuple[Number, Number, Array], carry: Any) -> Any:
-        cotangent_t, state, drop = loaded
-        later, same, crossed = carry
-        kept, state = _unless(drop, later), _unless(drop, state)
-        same = tuple(s + x * y for s, x, y in zip(same, state, kept, strict=True))
-        crossed = tuple(s + x * y for s, x, y in zip(crossed, state, reversed(kept), strict=True))
-        reached = _plus(cotangent_t, _times(factor, kept))
-        lanes.write(adjoint, reached, t)
-        return reached, same, crossed
+    def advance(row: Any, exists: Any, drop: Array, loaded: tuple[Number, Number], carry: Any) -> Any:
+        carry = walk.advance_adjoint(factor, drop, *loaded, carry)
+        lanes.write(adjoint, carry[0], row, exists)
+        return carry
 
-    later = _arrive(lanes, power, ends, dropped, initial)
-    _, same, crossed = _walk(plan, load, advance, (later, lanes.zero(), lanes.zero()))
+    first = _arrive(plan, lanes, factor, ends, dropped, initial), lanes.zero(), lanes.zero()
+    _, same, crossed = _walk(plan, load, partial(lanes.read_word, drops), advance, first)
     half = sums.shape[1] // 2
     for offsets, total, cross in zip(lanes.elements, same, crossed, strict=True):
         triton.store(sums.at[pl.program_id(1), offsets], total, mask=lanes.inside)

@@ -20,8 +20,8 @@ from jax.typing import ArrayLike
 
 from s5_adapters.core.checks import nearest_names
 from s5_adapters.core.recurrence import planar
-from s5_adapters.core.recurrence.adjoint import pallas_adjoint, recurrence_adjoint, varying_adjoint
-from s5_adapters.core.recurrence.methods import METHODS, VARYING_METHODS, Method, sequential
+from s5_adapters.core.recurrence.adjoint import KERNEL_ADJOINTS, recurrence_adjoint, varying_adjoint
+from s5_adapters.core.recurrence.methods import KERNELS, METHODS, VARYING_METHODS, Method, sequential
 from s5_adapters.core.recurrence.table import measured_method, varying_method
 from s5_adapters.core.shapes import Bool, Float, Inexact
 
@@ -56,9 +56,10 @@ def linear_recurrence(
         reverse: flip ``inputs``, ``episode_starts`` and a decay of every step in time, run forward and flip
             back. The state that arrives from ``t + 1`` is then dropped where ``episode_starts[t]``, so an
             advantage recurrence passes ``done``.
-        method: ``"sequential"``, ``"associative"``, with one decay for all steps also ``"chunked"`` and
-            ``"pallas"`` (a GPU kernel; float32), or ``"auto"``: whichever a benchmark on this platform
-            (``benchmarks/scan.py --write-table``) found fastest nearest to this length and batch.
+        method: ``"sequential"``, ``"associative"``, with one decay for all steps also ``"chunked"``,
+            ``"pallas"`` and ``"mosaic"`` (GPU kernels, the second since Hopper; float32), or ``"auto"``:
+            whichever a benchmark on this platform (``benchmarks/scan.py --write-table``) found fastest
+            nearest to this length and batch.
 
     Returns:
         The states ``(T, *batch, P)``: complex if any floating argument is, in the widest of the arguments'
@@ -133,11 +134,11 @@ def resettable_scan(
     if method == AUTO and methods is VARYING_METHODS:
         method = varying_method()
     if method == AUTO:
-        method = measured_method(length=inputs.shape[0], batch=inputs.shape[1])
-        if method == "pallas" and is_wide:
+        method = measured_method(length=inputs.shape[0], batch=inputs.shape[1], width=inputs.shape[3])
+        if method in KERNELS and is_wide:
             method = "associative"
-    if method == "pallas" and is_wide:
-        raise TypeError(f"method 'pallas': got dtype {decay.dtype}, expected float32 or complex64")
+    if method in KERNELS and is_wide:
+        raise TypeError(f"method {method!r}: got dtype {decay.dtype}, expected float32 or complex64")
     if method not in methods:
         raise ValueError(f"method: got {method!r}, expected one of {nearest_names(method, [AUTO, *methods])}")
     return _scan(method, reverse, decay, inputs, starts, initial)
@@ -151,7 +152,7 @@ def _methods(decay: Array) -> dict[str, Method]:
 def _scan(
     method: str, reverse: bool, decay: Array, inputs: Array, starts: Array | None, initial: Array
 ) -> Array:
-    if method != "pallas":
+    if method not in KERNELS:
         inputs = inputs.astype(initial.dtype)
     run = _methods(decay)[method]
     if not reverse:
@@ -186,8 +187,8 @@ def _scan_backward(
     if reverse:
         decay, cotangent, states = _flip_varying(decay), _flip(cotangent), _flip(states)
         starts = None if starts is None else _flip(starts)
-    adjoint_of = pallas_adjoint
-    if method != "pallas":
+    adjoint_of = KERNEL_ADJOINTS.get(method)
+    if adjoint_of is None:
         adjoint_of = partial(
             recurrence_adjoint if decay.ndim == 2 else varying_adjoint, partial(_scan, method, True)
         )

@@ -8,9 +8,9 @@ import json
 import math
 from functools import cache
 from importlib.resources import files
-from typing import TypedDict
+from typing import Final, TypedDict
 
-from s5_adapters.core.xla.platform import default_platform, has_pallas
+from s5_adapters.core.xla.platform import default_platform, has_mosaic, has_pallas
 
 
 class Row(TypedDict):
@@ -28,16 +28,23 @@ def load_table() -> dict[str, list[Row]]:
     return table
 
 
-def measured_method(*, length: int, batch: int) -> str:
+MOSAIC_LANES: Final = 128
+"""Widths of which the Mosaic GPU kernels read arrays as they lie."""
+
+
+def measured_method(*, length: int, batch: int, width: int) -> str:
     """Return the method measured fastest at the shape nearest to this one, in ratios, on this process's
     platform.
 
-    Where nobody has measured, a GPU takes its kernel, which reads and writes everything once, and anything
-    else, or a GPU that Pallas does not serve, the associative scan, the only method whose depth is
+    Where nobody has measured, a GPU takes its kernel, which reads and writes everything once: since Hopper
+    the one for Mosaic GPU where that needs no copy, else the one for Triton, where JAX has it. Anything else,
+    or a GPU that Pallas does not serve, takes the associative scan, the only method whose depth is
     logarithmic.
     """
     rows = load_table().get(default_platform())
     if not rows:
+        if has_mosaic() and (width % MOSAIC_LANES == 0 or not has_pallas()):
+            return "mosaic"
         return "pallas" if has_pallas() else "associative"
 
     def distance(row: Row) -> float:

@@ -21,11 +21,21 @@ def is_64_bit() -> bool:
 
 def has_pallas() -> bool:
     """Tell whether the default device runs Pallas' Triton kernels: an NVIDIA GPU of compute capability 8.0 or
-    more, and a JAX that brings Pallas.
+    more, and a JAX that brings them.
     """
+    return _compute_capability() >= 8 and find_spec("jax.experimental.pallas.triton") is not None
+
+
+def has_mosaic() -> bool:
+    """Tell whether the default device runs Pallas' Mosaic GPU kernels: an NVIDIA GPU of compute capability
+    9.0 (Hopper) or more, and a JAX that brings them.
+    """
+    return _compute_capability() >= 9 and find_spec("jax.experimental.pallas.mosaic_gpu") is not None
+
+
+def _compute_capability() -> int:
+    """Return the major number of the default GPU's compute capability, 0 if that is no NVIDIA GPU."""
     if default_platform() not in ("gpu", "cuda"):
-        return False
-    capability = str(getattr(jax.devices()[0], "compute_capability", ""))
-    digits = capability.split(".")
-    is_recent = len(digits) == 2 and digits[0].isdecimal() and int(digits[0]) >= 8
-    return is_recent and find_spec("jax.experimental.pallas.triton") is not None
+        return 0
+    digits = str(getattr(jax.devices()[0], "compute_capability", "")).split(".")
+    return int(digits[0]) if len(digits) == 2 and digits[0].isdecimal() else 0
