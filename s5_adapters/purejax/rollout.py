@@ -72,7 +72,7 @@ class Episodes(NamedTuple):
 def init_carry(problem: Problem, config: TrainConfig, key: jax.Array) -> Carry:
     """Reset every environment and begin with an empty memory."""
     obs, env_state = problem.reset(key, config.num_envs)
-    num_envs = len(obs)  # of a split problem, this device's
+    num_envs = len(split_mask(obs)[0])  # of a split problem, this device's
     zeros = jnp.zeros(num_envs, jnp.float32)
     return Carry(
         env_state=env_state,
@@ -135,7 +135,7 @@ def collect(
 
         episode_return = carry.episode_return + env.reward
         episode_length = carry.episode_length + 1
-        is_finite = jnp.isfinite(carry.obs).reshape(len(done), -1).all(axis=1) & jnp.isfinite(env.reward)
+        is_finite = jnp.isfinite(split_mask(carry.obs)[0]).reshape(len(done), -1).all(axis=1) & jnp.isfinite(env.reward)
         transition = Transitions(
             obs=obs,
             episode_starts=episode_starts,

@@ -39,7 +39,7 @@ class HiddenBit(environment.Environment):
     nan_at: int = -1
     """The step whose reward is not a number; -1 for none."""
     scale: float = 1.0
-    """Multiplies the whole observation, twice: 1e20 overflows."""
+    """Multiplies the time that is shown, twice: with 1e10 its square overflows, with 1e20 itself."""
 
     @property
     def default_params(self) -> BitParams:
@@ -61,7 +61,7 @@ class HiddenBit(environment.Environment):
     def get_obs(self, state: BitState, params: Any = None, key: Any = None) -> jax.Array:
         shown = jnp.where(state.time == 0, 2 * state.bit - 1, 0.0)
         scale = jnp.float32(self.scale)
-        return jnp.stack([shown, state.time / self.length, jnp.float32(1)]) * scale * scale
+        return jnp.stack([shown, state.time / self.length * scale * scale, jnp.float32(1)])
 
     def action_space(self, params: Any = None) -> spaces.Discrete:
         return spaces.Discrete(2)
