@@ -135,7 +135,9 @@ def collect(
 
         episode_return = carry.episode_return + env.reward
         episode_length = carry.episode_length + 1
-        is_finite = jnp.isfinite(split_mask(carry.obs)[0]).reshape(len(done), -1).all(axis=1) & jnp.isfinite(env.reward)
+        is_finite = jnp.isfinite(split_mask(carry.obs)[0]).reshape(len(done), -1).all(axis=1) & jnp.isfinite(
+            env.reward
+        )
         transition = Transitions(
             obs=obs,
             episode_starts=episode_starts,

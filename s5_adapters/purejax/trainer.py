@@ -407,11 +407,10 @@ class Trainer:
         self._seconds += seconds
         length = len(metrics["fault"])
         speed = length * self.config.steps_per_update / seconds
+        left_out = FAULT_METRICS if self.config.on_nonfinite == "skip" else (*FAULT_METRICS, "skipped")
         for i in range(length):
             self.update += 1
-            numbers = {
-                name: float(metrics[name][i]) for name in self.config.METRICS if name not in FAULT_METRICS
-            }
+            numbers = {name: float(metrics[name][i]) for name in self.config.METRICS if name not in left_out}
             self._note_return(numbers["episode_return"])
             if log is not None:
                 log.write(
