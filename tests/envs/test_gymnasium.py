@@ -68,7 +68,7 @@ NEEDS_CONTROL = pytest.mark.skipif(
     [
         pytest.param(i, marks=NEEDS_CONTROL)
         if i == "MetaDMC-v0"
-        else pytest.param(i, marks=pytest.mark.slow * i.endswith(("Medium", "Hard")))
+        else pytest.param(i, marks=[pytest.mark.slow] * i.endswith(("Medium", "Hard")))
         for i in s5_envs.registered_ids()
     ],
 )
