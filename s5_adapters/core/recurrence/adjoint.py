@@ -109,4 +109,5 @@ def mosaic_adjoint(
 
 
 KERNEL_ADJOINTS: Final = {"pallas": pallas_adjoint, "mosaic": mosaic_adjoint}
-"""The adjoints that are GPU kernels, by their method's name."""
+"""The adjoints of the methods that are GPU kernels, which take float32, a single decay, and inputs also in
+bfloat16."""

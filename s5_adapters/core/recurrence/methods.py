@@ -223,7 +223,5 @@ METHODS: Final[dict[str, Method]] = {
     "mosaic": mosaic,
 }
 """Every method by its name."""
-KERNELS: Final = ("pallas", "mosaic")
-"""Those that are GPU kernels: float32 and a single decay, inputs also bfloat16, an adjoint of their own."""
 VARYING_METHODS: Final[dict[str, Method]] = {"sequential": sequential, "associative": associative_triples}
 """Those for a decay of every step."""

@@ -40,7 +40,6 @@ STAGES: Final = 4
 """Blocks in shared memory on their way in; two more are on their way out."""
 PROGRAMS: Final = 32
 """Time is cut until there are so many programs, each with 48 KiB under way: what an H100 asks for."""
-SHORTEST_SEGMENT: Final = 64
 
 
 def mosaic(
@@ -105,24 +104,8 @@ def mosaic_adjoint(
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How a recurrence of ``(length, batch, parts, width)`` is cut into blocks."""
-
-    length: int
-    batch: int
-    parts: int
-    width: int
-    reverse: bool
-    steps: int
-    """Steps of a block."""
-    blocks: int
-    """Blocks of a segment."""
-    segments: int
-
-    @property
-    def squarings(self) -> int:
-        """How often the decay is squared for the decay over a segment."""
-        return (self.steps * self.blocks).bit_length() - 1
+class _Plan(walk.Plan):
+    """How the arrays of a recurrence are cut into blocks."""
 
     @property
     def is_flat(self) -> bool:
@@ -174,13 +157,7 @@ class _Plan:
 
 
 def _plan(shape: tuple[int, ...], steps: int, segment: int | None, *, reverse: bool) -> _Plan:
-    length, batch, parts, width = shape
-    if segment is None:
-        wanted = max(1, PROGRAMS // pl.cdiv(batch * width, LANES))
-        segment = max(SHORTEST_SEGMENT, pl.cdiv(length, wanted))
-    segment = pl.next_power_of_2(min(segment, length))
-    steps = min(steps, segment)
-    return _Plan(length, batch, parts, width, reverse, steps, segment // steps, pl.cdiv(length, segment))
+    return _Plan.cut(shape, steps, segment, reverse=reverse, lanes=LANES, programs=PROGRAMS)
 
 
 class _Blocks:

@@ -41,7 +41,6 @@ ADJOINT_STEPS: Final = 16
 
 PROGRAMS: Final = 192
 """Time is cut until there are so many programs, each with 8 KiB under way: what an H100 asks for."""
-SHORTEST_SEGMENT: Final = 64
 LARGEST_ROW: Final = 2**30
 """Numbers of one step, so that an offset within it, and the two sums of each, fit 32 bits."""
 
@@ -122,24 +121,8 @@ def pallas_adjoint(
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How a recurrence of ``(length, batch, parts, width)`` is spread over programs."""
-
-    length: int
-    batch: int
-    parts: int
-    width: int
-    reverse: bool
-    steps: int
-    """Steps of a block."""
-    blocks: int
-    """Blocks of a segment."""
-    segments: int
-
-    @property
-    def squarings(self) -> int:
-        """How often the decay is squared for the decay over a segment."""
-        return (self.steps * self.blocks).bit_length() - 1
+class _Plan(walk.Plan):
+    """How a recurrence is spread over programs."""
 
     @property
     def is_ragged(self) -> bool:
@@ -170,17 +153,12 @@ def _within(largest: int, number: Any) -> Any:
 
 
 def _plan(shape: tuple[int, ...], steps: int, segment: int | None, *, reverse: bool) -> _Plan:
-    length, batch, parts, width = shape
+    _, batch, parts, width = shape
     if batch * parts * width > LARGEST_ROW:
         raise ValueError(
             f"inputs: got {batch * parts * width} numbers a step, expected at most {LARGEST_ROW}"
         )
-    if segment is None:
-        wanted = max(1, PROGRAMS // pl.cdiv(batch * width, LANES))
-        segment = max(SHORTEST_SEGMENT, pl.cdiv(length, wanted))
-    segment = pl.next_power_of_2(min(segment, length))
-    steps = min(steps, segment)
-    return _Plan(length, batch, parts, width, reverse, steps, segment // steps, pl.cdiv(length, segment))
+    return _Plan.cut(shape, steps, segment, reverse=reverse, lanes=LANES, programs=PROGRAMS)
 
 
 def _arriving(

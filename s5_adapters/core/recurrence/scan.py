@@ -21,7 +21,7 @@ from jax.typing import ArrayLike
 from s5_adapters.core.checks import nearest_names
 from s5_adapters.core.recurrence import planar
 from s5_adapters.core.recurrence.adjoint import KERNEL_ADJOINTS, recurrence_adjoint, varying_adjoint
-from s5_adapters.core.recurrence.methods import KERNELS, METHODS, VARYING_METHODS, Method, sequential
+from s5_adapters.core.recurrence.methods import METHODS, VARYING_METHODS, Method, sequential
 from s5_adapters.core.recurrence.table import measured_method, varying_method
 from s5_adapters.core.shapes import Bool, Float, Inexact
 
@@ -135,9 +135,9 @@ def resettable_scan(
         method = varying_method()
     if method == AUTO:
         method = measured_method(length=inputs.shape[0], batch=inputs.shape[1], width=inputs.shape[3])
-        if method in KERNELS and is_wide:
+        if method in KERNEL_ADJOINTS and is_wide:
             method = "associative"
-    if method in KERNELS and is_wide:
+    if method in KERNEL_ADJOINTS and is_wide:
         raise TypeError(f"method {method!r}: got dtype {decay.dtype}, expected float32 or complex64")
     if method not in methods:
         raise ValueError(f"method: got {method!r}, expected one of {nearest_names(method, [AUTO, *methods])}")
@@ -152,7 +152,7 @@ def _methods(decay: Array) -> dict[str, Method]:
 def _scan(
     method: str, reverse: bool, decay: Array, inputs: Array, starts: Array | None, initial: Array
 ) -> Array:
-    if method not in KERNELS:
+    if method not in KERNEL_ADJOINTS:
         inputs = inputs.astype(initial.dtype)
     run = _methods(decay)[method]
     if not reverse:

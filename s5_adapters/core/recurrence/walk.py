@@ -1,16 +1,63 @@
-"""What the GPU kernels share: a step of the walk through time, resets as bits, the decay's gradient."""
+"""What the GPU kernels share: how time is cut, a step of the walk, resets as bits, the decay's gradient."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Self
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.experimental import pallas as pl
 
 from s5_adapters.core.recurrence import planar
 from s5_adapters.core.shapes import Bool, Float, Int
 
 Number = tuple[Array, ...]
 """One number for each lane: its real part, and its imaginary part if the recurrence is complex."""
+
+SHORTEST_SEGMENT: Final = 64
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a recurrence of ``(length, batch, parts, width)`` is cut: segments of blocks of steps."""
+
+    length: int
+    batch: int
+    parts: int
+    width: int
+    reverse: bool
+    steps: int
+    """Steps of a block."""
+    blocks: int
+    """Blocks of a segment."""
+    segments: int
+
+    @classmethod
+    def cut(
+        cls,
+        shape: tuple[int, ...],
+        steps: int,
+        segment: int | None,
+        *,
+        reverse: bool,
+        lanes: int,
+        programs: int,
+    ) -> Self:
+        """Cut time until there are so many programs of so many lanes, or into segments as they are given."""
+        length, batch, parts, width = shape
+        if segment is None:
+            wanted = max(1, programs // pl.cdiv(batch * width, lanes))
+            segment = max(SHORTEST_SEGMENT, pl.cdiv(length, wanted))
+        segment = pl.next_power_of_2(min(segment, length))
+        steps = min(steps, segment)
+        return cls(length, batch, parts, width, reverse, steps, segment // steps, pl.cdiv(length, segment))
+
+    @property
+    def squarings(self) -> int:
+        """How often the decay is squared for the decay over a segment."""
+        return (self.steps * self.blocks).bit_length() - 1
 
 
 def multiply_add(a: Number, x: Number, b: Number) -> Number:
