@@ -102,13 +102,10 @@ def commit_of(checkout: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def main() -> int:
-    """Measure, print, record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path, list[str]]:
+    """Read the command line: its options, the other checkout and the cases; exit 2 where they do not fit."""
     parser.add_argument("checkout", type=Path, help="the other checkout's folder")
     parser.add_argument("--cases", nargs="+", default=[""], metavar="WORD", help="cases that hold a word")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--tolerance", type=float, default=0.05)
     parser.add_argument("--no-record", action="store_true", help="write no JSON")
     options = parser.parse_args()
     other = options.checkout.resolve()
@@ -117,6 +114,15 @@ def main() -> int:
     cases = [case for case in CASES if any(word in case for word in options.cases)]
     if not cases:
         parser.error(f"--cases: got {' '.join(options.cases)}, expected words of {'; '.join(CASES)}")
+    return options, other, cases
+
+
+def main() -> int:
+    """Measure, print, record."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--tolerance", type=float, default=0.05)
+    options, other, cases = parse(parser)
     info = machine()
     announce(info)
     rows: list[dict[str, Any]] = []

@@ -22,9 +22,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from _against_worker import CASES
 from _common import announce, machine, recorded_rows, table, write_json
-from against import HERE, commit_of
+from against import HERE, commit_of, parse
 
 LEAST_INSTRUCTIONS = 150
 COUNTED = ("fusion", "dot", "copy")
@@ -75,21 +74,14 @@ def compare(case: str, before: dict[str, list[Counts]], now: dict[str, list[Coun
 def main() -> int:
     """Compile, print, record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("checkout", type=Path, help="the other checkout's folder")
-    parser.add_argument("--cases", nargs="+", default=[""], metavar="WORD", help="cases that hold a word")
-    parser.add_argument("--no-record", action="store_true", help="write no JSON")
-    options = parser.parse_args()
-    other = options.checkout.resolve()
-    if not (other / "s5_adapters").is_dir():
-        parser.error(f"checkout: got {options.checkout}, expected a folder that holds s5_adapters")
+    options, other, cases = parse(parser)
     info = machine()
     announce(info)
     rows: list[dict[str, Any]] = []
-    for case in CASES:
-        if any(word in case for word in options.cases):
-            rows += compare(case, programs(other, case), programs(HERE.parent, case))
-            own = [list(row.values()) for row in rows if row["case"] == case]
-            print(table(["case", "program", "number", "before", "now", "same"], own), flush=True)
+    for case in cases:
+        rows += compare(case, programs(other, case), programs(HERE.parent, case))
+        own = [list(row.values()) for row in rows if row["case"] == case]
+        print(table(["case", "program", "number", "before", "now", "same"], own), flush=True)
     if not options.no_record:
         rows = [*recorded_rows("programs", info, rows, ["case"]), *rows]
         write_json("programs", info, rows, before=commit_of(other), now=commit_of(HERE.parent))
