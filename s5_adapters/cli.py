@@ -1,4 +1,4 @@
-"""The command line: ``s5-adapters train | evaluate | plot | export | clone | bench | ...``.
+"""The command line: ``s5-adapters train | evaluate | status | plot | export | clone | bench | ...``.
 
 Every command is a dataclass whose fields are its options and whose ``run`` does it. Bad input ends with one
 line on standard error and exit code 2, a training that went wrong with 1, an interrupted one with 128 plus
@@ -221,6 +221,32 @@ class Evaluate(Command):
                 draw(adaptations, self.plot)
                 print(f"wrote {self.plot}")
         return 0
+
+
+@dataclass(frozen=True)
+class Status(Command):
+    """Show how runs stand: going on or not, updates done and saved, return, speed, time left."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = (Path("runs"),)
+    """Folders of runs, or folders with such below them."""
+
+    def run(self) -> int:
+        """Print a table."""
+        from s5_adapters.cli_status import print_standings
+        from s5_adapters.purejax.standing import find_runs, standing
+
+        with usage_errors():
+            run_dirs = find_runs(self.runs)
+        standings, errors = [], []
+        for run_dir in run_dirs:
+            try:
+                standings.append(standing(run_dir))
+            except ValueError as error:  # one run that cannot be read hides no other
+                errors.append(str(error))
+        print_standings(standings)
+        for error in errors:
+            fail(error, 1)
+        return int(bool(errors))
 
 
 @dataclass(frozen=True)
@@ -567,6 +593,7 @@ def _commands() -> Any:
     return (
         Annotated[Train, tyro.conf.subcommand("train")]
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+        | Annotated[Status, tyro.conf.subcommand("status")]
         | Annotated[Plot, tyro.conf.subcommand("plot")]
         | Annotated[Export, tyro.conf.subcommand("export")]
         | Annotated[Clone, tyro.conf.subcommand("clone")]

@@ -97,7 +97,7 @@ def test_command_line_options_exist(option: str, capsys: pytest.CaptureFixture[s
     from s5_adapters.cli import main
 
     helps = []
-    names = ("train", "evaluate", "plot", "export", "clone", "bench run", "reproduce")
+    names = ("train", "evaluate", "status", "plot", "export", "clone", "bench run", "reproduce")
     for command in map(str.split, names):
         with pytest.raises(SystemExit) as ended:
             main([*command, "--help"])

@@ -23,6 +23,7 @@ _NOT_EMPTY = "is not empty; resume the run in it, or take another folder"
 _GOING_ON = "a run is going on in it; wait for its end, or take another folder"
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EBADF)
 _ATTEMPTS = 100
+_LOCK_ATTEMPTS = 5
 _SECONDS_BETWEEN = 0.01
 
 
@@ -164,6 +165,17 @@ def claim_existing(run_dir: Path) -> Claim:
     return Claim(run_dir, locked, [])
 
 
+def is_going_on(run_dir: Path) -> bool:
+    """Tell whether a process trains in the folder of a run; never where there are no locks."""
+    descriptor = os.open(run_dir / CONFIG_NAME, os.O_RDONLY)
+    try:
+        if _identity(os.fstat(descriptor)) in _locks:
+            return True
+        return _try_lock(descriptor, is_shared=True) is False
+    finally:
+        os.close(descriptor)
+
+
 def _refuse_contents(run_dir: Path) -> None:
     if run_dir.is_dir() and any(path.name != CONFIG_NAME for path in run_dir.iterdir()):
         raise FolderTakenError(run_dir, _NOT_EMPTY)
@@ -206,19 +218,25 @@ def _lock(run_dir: Path, descriptor: int, *, unprotected: bool) -> tuple[int, in
     return identity
 
 
-def _try_lock(descriptor: int) -> bool | None:
-    """Tell whether the lock was free, and so was taken; None where there are no locks."""
+def _try_lock(descriptor: int, *, is_shared: bool = False) -> bool | None:
+    """Tell whether the lock was free, and so was taken; None where there are no locks.
+
+    Whoever asks whether a run goes on holds it for a moment, shared: a run that wants it tries again.
+    """
     if fcntl is None:
         return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        return None
-    return True
+    for waited in range(1 if is_shared else _LOCK_ATTEMPTS):
+        time.sleep(_SECONDS_BETWEEN * bool(waited))
+        try:
+            fcntl.flock(descriptor, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            return True
+        except (BlockingIOError, PermissionError):
+            continue
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            return None
+    return False
 
 
 def _identity(stat: os.stat_result) -> tuple[int, int]:
