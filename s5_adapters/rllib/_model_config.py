@@ -65,7 +65,7 @@ def read_model_config(
             memory nobody sets has the defaults that all ecosystems share.
         observation_space: a Box `(features,)`, or `(height, width, channels)` for images; or a Dict of such a
             Box, whatever its name, and `action_mask`, a Box or MultiBinary with one number for each action.
-        action_space: Discrete, MultiDiscrete or a one-dimensional Box.
+        action_space: Discrete, MultiDiscrete, MultiBinary or a one-dimensional Box.
 
     Raises:
         ValueError: an unknown key or a wrong value (with the nearest names), another kind of space, or

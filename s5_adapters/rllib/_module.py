@@ -20,7 +20,7 @@ from ray.rllib.core.rl_module.apis import (
 )
 from ray.rllib.core.rl_module.torch import TorchRLModule
 
-from s5_adapters.core import ActorCriticConfig, Box
+from s5_adapters.core import ActorCriticConfig, Box, MultiDiscrete
 from s5_adapters.core.files.weights import Policy
 from s5_adapters.core.network.masks import MASKED
 from s5_adapters.core.network.parts import part_of
@@ -48,7 +48,7 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
     `ActorCriticConfig`, those of the memory it names (beside them or under `memory_config`), and
     `max_seq_len`, which every memory with a state needs: the steps in a row of a training batch.
 
-    Action spaces: Discrete, MultiDiscrete and one-dimensional Box, whose Gaussian is in the environment's
+    Action spaces: Discrete, MultiDiscrete, MultiBinary and one-dimensional Box, whose Gaussian is in the environment's
     own units (`normalize_actions=False`). Observations: vectors, or images with channels last; or a Dict of
     one of these and `action_mask`, 1 where an action is allowed, by which forbidden ones have probability 0
     in sampling, training and entropy.
@@ -158,8 +158,9 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
 
     def get_inference_action_dist_cls(self) -> type:
         """Return RLlib's distribution of these actions."""
-        if self.action_dist_cls is None and isinstance(self.action_space, gym.spaces.MultiDiscrete):
-            return _multi_categorical(tuple(map(int, self.action_space.nvec)))
+        action = self.actor_critic_config.action
+        if self.action_dist_cls is None and isinstance(action, MultiDiscrete):
+            return _multi_categorical(action.nvec)
         return super().get_inference_action_dist_cls()
 
     @torch.no_grad()

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from s5_adapters.core.network.masks import MaskedObservation, split_mask
@@ -42,11 +43,11 @@ class MaskableS5Policy(S5Policy):
     """`S5Policy` that takes masks of allowed actions, with the names of sb3-contrib's maskable policies.
 
     `action_masks` is a boolean array or tensor `(batch, K)`, true where an action is allowed, K being the
-    number of a Discrete's actions or of all of a MultiDiscrete's choices; None allows everything. Forbidden
-    actions have probability 0 and no part in the entropy.
+    number of a Discrete's actions, of all of a MultiDiscrete's choices, or twice a MultiBinary's bits; None
+    allows everything. Forbidden actions have probability 0 and no part in the entropy.
 
     Raises:
-        ValueError: actions that are neither Discrete nor MultiDiscrete.
+        ValueError: actions of a Box.
     """
 
     _mask_source: Callable[[], np.ndarray] | None = None
@@ -180,27 +181,16 @@ class MaskableSegmentDictRolloutBuffer(_MaskableSegments, SegmentDictRolloutBuff
     """Rollouts of dictionary observations with masks."""
 
 
-class MaskedActor:
-    """A model that acts by an environment's masks, for evaluations that know of states and not of masks."""
-
-    def __init__(self, model: S5MaskableRecurrentPPO, env: GymEnv) -> None:
-        """Keep both."""
-        self._model, self._env = model, env
-
-    def predict(self, *args: Any, **kwargs: Any) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Act as `S5MaskableRecurrentPPO.predict`, by the masks that hold in the environment now."""
-        given = {**kwargs, "action_masks": get_action_masks(self._env)}
-        return self._model.predict(*args, **given)
-
-
 class S5MaskableRecurrentPPO(S5RecurrentPPO):
     """`S5RecurrentPPO` with the masks of sb3-contrib's `MaskablePPO`.
 
     The environment says at every step what is allowed: by a method `action_masks()`, or wrapped in
     sb3-contrib's `ActionMasker`. `JaxVecEnv` has it where observations come with an `action_mask`.
 
-    sb3-contrib's own evaluation of maskable policies (2.9) forgets the state between the steps of an episode:
-    evaluate by SB3's `evaluate_policy(model.acting_in(env), env)`.
+    sb3-contrib's evaluation of maskable policies, and its callback, work as with `MaskablePPO`: see `predict`.
+
+    Raises:
+        AssertionError: actions of a Box, as `MaskablePPO`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -214,8 +204,15 @@ class S5MaskableRecurrentPPO(S5RecurrentPPO):
     )
     policy: MaskableS5Policy
     _use_masking = True
+    _state_before: tuple[np.ndarray, ...] | None = None
+    """The state that `predict` returned last."""
 
     def _setup_model(self) -> None:
+        if isinstance(self.action_space, spaces.Box):
+            raise AssertionError(
+                f"The algorithm only supports Discrete, MultiDiscrete and MultiBinary as action spaces but "
+                f"{self.action_space} was provided"
+            )
         super()._setup_model()
         if not isinstance(self.policy, MaskableS5Policy):
             raise ValueError(f"policy must take masks (MaskableS5Policy), got {self.policy_class.__name__}")
@@ -256,10 +253,6 @@ class S5MaskableRecurrentPPO(S5RecurrentPPO):
         with self.policy.masked_by(masks):
             return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
-    def acting_in(self, env: GymEnv) -> MaskedActor:
-        """Return what SB3's `evaluate_policy(model.acting_in(env), env)` asks: it acts by `env`'s masks."""
-        return MaskedActor(self, env)
-
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],
@@ -268,5 +261,19 @@ class S5MaskableRecurrentPPO(S5RecurrentPPO):
         deterministic: bool = False,
         action_masks: np.ndarray | None = None,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        """Act as the policy does."""
-        return self.policy.predict(observation, state, episode_start, deterministic, action_masks)
+        """Act as the policy does.
+
+        Without a state in the midst of an episode, as `episode_start` tells, the state is the one returned
+        last: sb3-contrib's evaluation (2.9) does not hand it back.
+        """
+        if state is None and episode_start is not None and not np.all(episode_start):
+            before = self._state_before
+            if before is not None and before[0].shape[1] == np.size(episode_start):
+                state = before
+        actions, self._state_before = self.policy.predict(
+            observation, state, episode_start, deterministic, action_masks
+        )
+        return actions, self._state_before
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_state_before"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch as th
 from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
     CategoricalDistribution,
     Distribution,
     MultiCategoricalDistribution,
@@ -44,7 +45,7 @@ class MaskedCategorical(_Masked, CategoricalDistribution):
 
 
 class MaskedMultiCategorical(_Masked, MultiCategoricalDistribution):  # type: ignore[misc]  # by SB3's types
-    """Actions of a MultiDiscrete space."""
+    """Actions of a MultiDiscrete space, or of a MultiBinary, whose bits are two choices each."""
 
 
 def masked_distribution(distribution: Distribution) -> MaskedCategorical | MaskedMultiCategorical:
@@ -59,8 +60,11 @@ def masked_distribution(distribution: Distribution) -> MaskedCategorical | Maske
         case MultiCategoricalDistribution(action_dims=dims):
             choices: Any = list(dims)  # SB3 declares the number of components
             return MaskedMultiCategorical(choices)
+        case BernoulliDistribution(action_dims=bits):
+            return MaskedMultiCategorical([2] * bits)
     raise ValueError(
-        f"action masks: got actions for {type(distribution).__name__}, expected Discrete or MultiDiscrete"
+        f"action masks: got actions for {type(distribution).__name__}, expected Discrete, MultiDiscrete or "
+        "MultiBinary"
     )
 
 

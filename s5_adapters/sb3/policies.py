@@ -15,7 +15,11 @@ import torch as th
 from gymnasium import spaces
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
-from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.distributions import (
+    BernoulliDistribution,
+    Distribution,
+    MultiCategoricalDistribution,
+)
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import (
@@ -599,6 +603,8 @@ class S5Policy(RecurrentActorCriticPolicy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         """Build everything; called by the parent's constructor once the features extractor is there."""
+        if isinstance(self.action_dist, BernoulliDistribution):  # it refuses the buffer's integers
+            self.action_dist = MultiCategoricalDistribution([2] * self.action_dist.action_dims)
         super()._build(lr_schedule)
         if "trunk" not in self._modules:  # `_build_mlp_extractor` is a user's alone: the memory leads to it
             self._build_trunk(((), ()))

@@ -22,6 +22,7 @@ gymnax = s5_envs.spaces
         (gymnax.MultiDiscrete((2, 3)), MultiDiscrete((2, 3))),
         (gymnasium.spaces.Box(-1.0, np.inf, (2, 1)), Box((-1.0, -1.0), (np.inf, np.inf))),
         (gymnax.Box(-1.0, np.inf, (2, 1)), Box((-1.0, -1.0), (np.inf, np.inf))),
+        (gymnasium.spaces.MultiBinary(3), MultiDiscrete((2, 2, 2))),
         (gymnax.Box(np.array([-0.1, 0.0]), 1.0, (2,)), Box((float(np.float32(-0.1)), 0.0), (1.0, 1.0))),
         (gymnasium.spaces.Box(-0.1, 1.0, (1,)), Box((float(np.float32(-0.1)),), (1.0,))),
         (gymnasium.spaces.Box(-0.1, 1.0, (1,), np.float64), Box((-0.1,), (1.0,))),
@@ -37,7 +38,7 @@ def test_actions(space: Any, expected: ActionSpec) -> None:
     [
         None,
         gymnasium.spaces.Discrete(3, start=1),
-        gymnasium.spaces.MultiBinary(3),
+        gymnasium.spaces.MultiBinary([2, 3]),
         gymnasium.spaces.MultiDiscrete([[2, 3]]),
         gymnasium.spaces.MultiDiscrete([2, 3], start=[0, 1]),
         gymnasium.spaces.Dict({"a": gymnasium.spaces.Discrete(2)}),

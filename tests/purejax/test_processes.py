@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -67,6 +68,12 @@ class TwoProcesses:
             )
             for i in range(2)
         ]
+
+    def wait_for(self, path: Path) -> None:
+        """Wait until a file is there."""
+        while not path.exists():
+            assert all(process.poll() is None for process in self.processes)
+            time.sleep(0.02)
 
     def results(self, timeout: float = 300) -> list[tuple[int, str, str]]:
         """Exit code, output and errors of each."""
@@ -143,9 +150,7 @@ def test_a_process_that_dies_ends_the_other_with_one_line_and_both_go_on(
 ):
     run_dir = tmp_path / "run"
     two = TwoProcesses(config_file, run_dir)
-    while not (run_dir / "checkpoints" / "4").exists():
-        assert all(process.poll() is None for process in two.processes)
-        time.sleep(0.02)
+    two.wait_for(run_dir / "checkpoints" / "4")
     two.processes[victim].kill()
     killed = time.monotonic()
     code, _, err = two.results(timeout=60)[1 - victim]
@@ -153,6 +158,26 @@ def test_a_process_that_dies_ends_the_other_with_one_line_and_both_go_on(
     assert code != 0
     (line,) = (line for line in err.splitlines() if line.startswith("s5-adapters: "))
     assert line.startswith(GONE)
+    for code, _, err in TwoProcesses(config_file, run_dir).results():
+        assert code == 0, err
+    assert same_bits(state_in(run_dir, 10), state_in(whole, 10))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("receiver", [0, 1])
+def test_a_signal_to_one_process_saves_and_stops_both_at_the_same_update(
+    tmp_path, whole, config_file, receiver
+):
+    run_dir = tmp_path / "run"
+    two = TwoProcesses(config_file, run_dir)
+    two.wait_for(run_dir / "checkpoints" / "2")
+    two.processes[receiver].send_signal(signal.SIGTERM)
+    (first, _, told), (second, _, silent) = two.results(timeout=60)
+    assert (first, second) == (128 + signal.SIGTERM, 128 + signal.SIGTERM)
+    (line,) = (line for line in told.splitlines() if line.startswith("s5-adapters: "))
+    stopped = Checkpoints(run_dir / "checkpoints").updates()[-1]
+    assert line.startswith(f"s5-adapters: stopped by SIGTERM after update {stopped} of 10; saved to ")
+    assert "s5-adapters: " not in silent
     for code, _, err in TwoProcesses(config_file, run_dir).results():
         assert code == 0, err
     assert same_bits(state_in(run_dir, 10), state_in(whole, 10))

@@ -135,6 +135,7 @@ def test_a_memory_without_state_is_an_ordinary_module_without_rows() -> None:
     [
         (spaces.Discrete(5), 5, (2, 3)),
         (spaces.MultiDiscrete([2, 3, 4]), 9, (2, 3, 3)),
+        (spaces.MultiBinary(3), 6, (2, 3, 3)),
         (spaces.Box(-2.0, 3.0, (2,)), 4, (2, 3, 2)),
     ],
 )
@@ -365,7 +366,7 @@ def test_memory_settings_may_stand_in_memory_config() -> None:
         (spaces.Box(0, 1, (4, 4)), spaces.Discrete(2), r"observation space: got Box.*FlattenObservations"),
         (spaces.Box(0, 1, (9, 9, 3)), spaces.Discrete(2), r"at least 36 pixels a side"),
         (VECTOR, spaces.Discrete(2, start=1), r"action space: got Discrete\(2, start=1\)"),
-        (VECTOR, spaces.MultiBinary(3), r"action space: got MultiBinary\(3\)"),
+        (VECTOR, spaces.MultiBinary([2, 3]), r"action space: got MultiBinary\(\(2, 3\)\)"),
         (VECTOR, spaces.Box(0, 1, (2, 2)), r"action space: got Box"),
         (VECTOR, spaces.MultiDiscrete([[2, 3]]), r"action space: got MultiDiscrete"),
     ],

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.quick_compilation
 ACTIONS = {
     "discrete": spaces.Discrete(5),
     "multi-discrete": spaces.MultiDiscrete([2, 4, 3]),
+    "multi-binary": spaces.MultiBinary(3),
     "box": spaces.Box(-1, 1, (3,)),
     "a box of two axes": spaces.Box(-1, 1, (2, 2)),
 }

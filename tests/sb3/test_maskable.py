@@ -10,13 +10,16 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib.common.envs import InvalidActionEnvDiscrete, InvalidActionEnvMultiDiscrete
+from sb3_contrib.common.envs import (
+    InvalidActionEnvDiscrete,
+    InvalidActionEnvMultiBinary,
+    InvalidActionEnvMultiDiscrete,
+)
 from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox
-from stable_baselines3.common.evaluation import evaluate_policy as evaluate_by_sb3
 
 from s5_adapters import load_policy, save_policy
 from s5_adapters.core.network.masks import MASKED, MaskedObservation
@@ -146,17 +149,17 @@ def test_evaluation_by_masks_keeps_the_state() -> None:
         return predict(observation, state, *args)
 
     model.policy.predict = watch  # type: ignore[method-assign]
-    actor = model.acting_in(env)
-    _, lengths = evaluate_by_sb3(actor, env, n_eval_episodes=8, return_episode_rewards=True, warn=False)
+    _, lengths = evaluate_policy(model, env, n_eval_episodes=8, return_episode_rewards=True, warn=False)
     assert lengths == [LENGTH] * 8
-    assert states[0] is None
-    assert all(state is not None for state in states[1:])
+    assert [state is None for state in states] == [step % LENGTH == 0 for step in range(len(states))]
+    model.predict(env.reset(), episode_start=np.ones(4))
+    assert states[-1] is None
+    model.predict(np.zeros((2, ACTIONS), np.float32), episode_start=np.zeros(2))
+    assert states[-1] is None  # another batch's state is none of its own
 
 
 def test_what_cannot_be_masked_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match=r"got actions for DiagGaussian.*, expected Discrete or MultiDiscrete"
-    ):
+    with pytest.raises(AssertionError, match=r"The algorithm only supports Discrete, .* but Box"):
         make(make_vec_env(IdentityEnvBox, n_envs=1))
     with pytest.raises(ValueError, match="the environment has no method action_masks"):
         make(make_vec_env("CartPole-v1", n_envs=1)).learn(32)
@@ -181,10 +184,11 @@ def identity() -> Any:
     [
         (identity(), "S5Policy"),
         (InvalidActionEnvMultiDiscrete(dims=[2, 3], n_invalid_actions=1), "S5Policy"),
+        (InvalidActionEnvMultiBinary(dims=3, n_invalid_actions=1), "S5Policy"),
         (ActionMasker(IdentityEnv(dim=4), lambda env: [True, True, False, True]), "S5Policy"),
         (as_dict(identity()), "MultiInputS5Policy"),
     ],
-    ids=["discrete", "multi-discrete", "action masker", "dictionary"],
+    ids=["discrete", "multi-discrete", "multi-binary", "action masker", "dictionary"],
 )
 def test_their_environments_are_learned_and_evaluated(env: Any, policy: str) -> None:
     model = make(env, policy=policy)
@@ -193,8 +197,15 @@ def test_their_environments_are_learned_and_evaluated(env: Any, policy: str) -> 
     assert np.isfinite(mean)
 
 
-def test_where_one_action_is_allowed_it_is_done() -> None:
-    env = InvalidActionEnvDiscrete(dim=8, n_invalid_actions=7)
+@pytest.mark.parametrize(
+    "env",
+    [
+        InvalidActionEnvDiscrete(dim=8, n_invalid_actions=7),
+        InvalidActionEnvMultiBinary(dims=3, n_invalid_actions=3),
+    ],
+    ids=["discrete", "multi-binary"],
+)
+def test_where_one_action_is_allowed_it_is_done(env: Any) -> None:
     assert evaluate_policy(make(env), env, n_eval_episodes=2, warn=False)[0] == 100
 
 

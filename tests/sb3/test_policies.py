@@ -103,8 +103,13 @@ def test_evaluate_actions_reproduces_the_rollout(algorithm: type[RecurrentPPO], 
 
 @pytest.mark.parametrize(
     "action_space",
-    [spaces.Box(-2, 2, (2,)), spaces.Box(-1, 1, (2, 2)), spaces.MultiDiscrete([2, 3, 4])],
-    ids=["box", "matrix", "multidiscrete"],
+    [
+        spaces.Box(-2, 2, (2,)),
+        spaces.Box(-1, 1, (2, 2)),
+        spaces.MultiDiscrete([2, 3, 4]),
+        spaces.MultiBinary(3),
+    ],
+    ids=["box", "matrix", "multidiscrete", "multibinary"],
 )
 def test_other_action_spaces_reproduce_it_too(action_space: spaces.Space) -> None:
     ppo = model(action_space=action_space)

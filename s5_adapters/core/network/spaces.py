@@ -27,7 +27,8 @@ def action_spec(space: Any) -> ActionSpec:
     """Describe an action space for ``ActorCriticConfig.action``.
 
     Args:
-        space: gymnasium's or gymnax's. A Box of any shape is flattened; its bounds keep their dtype.
+        space: gymnasium's or gymnax's. A Box of any shape is flattened; its bounds keep their dtype. A
+            MultiBinary is a MultiDiscrete of two choices each.
 
     Raises:
         ValueError: another kind of space, actions not counted from 0, or a Box without room between its
@@ -39,8 +40,10 @@ def action_spec(space: Any) -> ActionSpec:
         if from_zero and np.ndim(space.nvec) == 1:
             return MultiDiscrete(tuple(map(int, space.nvec)))
     elif hasattr(space, "n"):
-        if from_zero and not space.shape:  # MultiBinary has an n as well
+        if from_zero and not space.shape:
             return Discrete(int(space.n))
+        if tuple(space.shape) == (space.n,):  # MultiBinary
+            return MultiDiscrete((2,) * int(space.n))
     elif hasattr(space, "low"):
         dtype = np.result_type(space.dtype, np.float32)
         low, high = (np.broadcast_to(np.asarray(b, dtype), space.shape) for b in (space.low, space.high))
@@ -49,8 +52,8 @@ def action_spec(space: Any) -> ActionSpec:
         except ValueError as error:
             raise ValueError(f"action space: {error}") from None
     raise ValueError(
-        f"action space: got {space}, expected Discrete or one-dimensional MultiDiscrete, both counted from "
-        "0, or Box"
+        f"action space: got {space}, expected Discrete or MultiDiscrete, both counted from 0, MultiBinary "
+        "(these two with one axis), or Box"
     )
 
 
