@@ -30,8 +30,8 @@ from s5_adapters.reproduce.reports.lines import Line
 from s5_adapters.reproduce.reports.returns import budget, normalised, returns_within
 from s5_adapters.reproduce.reports.robust import falls
 from s5_adapters.reproduce.reports.scaling import flatness
-from s5_adapters.reproduce.runners import sb3, scaling, train
-from s5_adapters.reproduce.spec import Cell, Entry, cells, choose, configuration, trained
+from s5_adapters.reproduce.runners import adapt, sb3, scaling, train
+from s5_adapters.reproduce.spec import Cell, Entry, adapting, cells, choose, configuration, trained
 from s5_adapters.sweeps.curves import best_return, final_return, largest_fall, return_within
 from s5_adapters.sweeps.folder import read_failures, read_results
 from s5_adapters.sweeps.machine import machine, usable_cores
@@ -582,3 +582,58 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith(f"s5-adapters: {message}")
     assert error.count("\n") == 1
+
+
+# --- tasks of several trials ------------------------------------------------------------------------
+
+
+def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    sizes = {"d_model": 8, "n_layers": 1}
+    config = small_config(
+        env_id="MetaCartPole-v0",
+        env_kwargs={"num_trials": 2},
+        memory="gru",
+        memory_config=sizes,
+        num_steps=16,
+        total_steps=16 * 8,
+    )
+    entry = adapting("MetaCartPole", config, memory="gru", setting="small", trials=4)
+    monkeypatch.setattr(adapt, "TASKS", 3)
+    with quick_compilation():
+        found = adapt.run(Cell(entry, (1,), "cpu"), tmp_path / "run")
+    (run,) = found["runs"]
+    (family,) = run["families"]
+    assert (family["split"], family["family"]) == ("training", "MetaCartPole-v0")
+    assert len(family["by_trial"]) == 4
+    assert all(0 < value <= 1 for value in family["by_trial"])
+
+    (tmp_path / "runs").mkdir()
+    for seed, shift in ((0, 0.0), (1, 0.2)):
+        moved = {**family, "by_trial": [value + shift for value in family["by_trial"]]}
+        result = {
+            **found,
+            **WHERE,
+            "cell": Cell(entry, (seed,), "cpu").to_dict(),
+            "runs": [{**run, "seed": seed, "families": [moved]}],
+        }
+        (tmp_path / "runs" / f"{seed}.json").write_text(json.dumps(result))
+    text = write_report("meta-cartpole", tmp_path).read_text()
+    first = family["by_trial"][0]
+    assert f"| MetaCartPole-v0 | training | gru | 2 | {first + 0.1:.3f} ± 0.100 |" in text
+    mean = float(np.mean(family["by_trial"]))
+    assert f"| {mean:.3f} {mean + 0.2:.3f} |" in text
+    assert "| s5, Lu et al. |  | .27 | .365 | .395 |" in text
+    assert (tmp_path / "adaptation.png").exists()
+
+
+def test_meta_control_has_held_out_families_and_s5_on_them_alone() -> None:
+    entries = {entry.label: entry for entry in find_experiment("meta-control").entries("small")}
+    alone = configuration(entries["MetaControl/s5/trained on them alone"].work)
+    whole = configuration(entries["MetaControl/s5/small"].work)
+    assert dataclasses.replace(alone, env_kwargs=whole.env_kwargs) == whole
+    assert dict(alone.env_kwargs) == {**whole.env_kwargs, "split": "held_out"}
+    untrained = entries["MetaControl/untrained/small"].work
+    assert configuration(untrained).num_updates == 1
+    assert all(entry.work["held_out"] for entry in entries.values() if entry.setting == "small")

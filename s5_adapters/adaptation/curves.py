@@ -182,9 +182,9 @@ def _adaptations(
                     runs=tuple(str(run) for run in runs),
                     split=split,
                     family=family,
-                    by_trial=_curve([part.trial_returns for part in tasks]),
+                    by_trial=curve_of([part.trial_returns for part in tasks]),
                     step=ends,
-                    by_step=_curve(windows),
+                    by_step=curve_of(windows),
                     under_way=np.isfinite(np.concatenate(windows)).mean(axis=0),
                 )
 
@@ -195,8 +195,15 @@ def _windows(rewards: np.ndarray, ends: np.ndarray) -> np.ndarray:
     return np.stack([_mean(part.T) for part in np.split(padded, ends[:-1], axis=1)], axis=1)
 
 
-def _curve(values: Sequence[np.ndarray]) -> Curve:
-    """Return means and standard errors of ``(tasks, points)`` of each run."""
+def curve_of(values: Sequence[np.ndarray]) -> Curve:
+    """Average what runs do.
+
+    Args:
+        values: ``(tasks, points)`` of each run.
+
+    Returns:
+        Means, and the standard errors over runs; of a single run over its tasks.
+    """
     means = np.stack([_mean(part) for part in values])
     sample = means if len(values) > 1 else np.asarray(values[0], np.float64)
     there = np.isfinite(sample).sum(axis=0)

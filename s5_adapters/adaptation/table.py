@@ -13,14 +13,15 @@ from rich.table import Table
 
 from s5_adapters.adaptation.curves import Adaptation, Curve, Environment, Question
 
-_TRIALS = (0, 1, 3, 8, 16, 20, 31)  # those that Lu et al. (2023) can be read off at
+TRIALS = (0, 1, 3, 8, 16, 20, 31)
+"""The trials that are shown: those whose returns can be read off the figure of Lu et al. (2023)."""
 _COLUMNS = 8
 
 
 def print_tables(adaptations: Sequence[Adaptation]) -> None:
     """Print the return by trial, and the mean reward by step."""
     num_trials = max(len(a.by_trial.mean) for a in adaptations)
-    trials = [t for t in range(num_trials) if num_trials <= _COLUMNS or t in (*_TRIALS, num_trials - 1)]
+    trials = [t for t in range(num_trials) if num_trials <= _COLUMNS or t in (*TRIALS, num_trials - 1)]
     by_trial = _table("Return by trial, ± standard error", [*map(str, trials), "mean"])
     shares = [f"{(i + 1) / _COLUMNS:.3g}" for i in range(_COLUMNS)]
     by_step = _table("Mean reward of a step, up to each eighth of the longest task's steps", shares)

@@ -27,7 +27,8 @@ class Reproduce:
     """Run a published experiment, or what is missing of it, and put the published numbers beside ours."""
 
     name: tyro.conf.Positional[str]
-    """The experiment: popgym-hard, memory-length, popgym, scaling or robust."""
+    """The experiment: popgym-hard, memory-length, popgym, meta-cartpole, meta-control, scaling or
+    robust."""
     scale: Literal["small", "paper"] = "small"
     """What two CPU cores can do, or the published size."""
     seeds: int | None = None

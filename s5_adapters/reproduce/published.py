@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from s5_adapters.adaptation.table import TRIALS
+
 
 @dataclass(frozen=True)
 class Published:
@@ -13,7 +15,8 @@ class Published:
     Attributes:
         column: heads its column in ours.
         source: the publication, what is measured there and in which setting.
-        values: by task, then by the label of the memory. "*" holds for a task, whatever the memory.
+        values: by task, or where one task has trials by the number of the trial, then by the label of the
+            memory. "*" holds for a task, whatever the memory.
     """
 
     column: str
@@ -26,6 +29,12 @@ class Published:
         return row.get(memory, row.get("*", "-"))
 
 
+_META_CARTPOLE = {
+    "s5": (".27", ".365", ".395", ".44", ".465", ".44", ".405"),
+    "gru": (".135", ".20", ".36", ".385", ".41", ".335", ".325"),
+    "s5 without resets": (".10", ".15", ".19", ".29", ".375", ".39", ".365"),
+    "feedforward": (".17",) * 7,
+}
 _HARD = (
     "RepeatPreviousHard",
     "PositionOnlyCartPoleHard",
@@ -83,5 +92,15 @@ MEMORY_LENGTH = Published(
         },
         "MemoryChain-1024": {"s5": ".5", "lstm": "below 1"},
         "MemoryChain-2048": {"s5": "0 (3.0k s)", "lstm": "below 1 (4.5k s)", "attention": "- (52.6k s)"},
+    },
+)
+
+META_CARTPOLE = Published(
+    "Lu et al.",
+    f"{_LU}: return by trial on Meta-CartPole, read off the figure (about); 4 layers of 256, 15 million "
+    "steps, 16 trials in training, 32 in the evaluation.",
+    {
+        str(trial): {memory: values[i] for memory, values in _META_CARTPOLE.items()}
+        for i, trial in enumerate(TRIALS)
     },
 )

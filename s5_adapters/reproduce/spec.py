@@ -147,6 +147,30 @@ def trained(task: str, config: Algorithm, *, memory: str | None = None, setting:
     return Entry(task, memory or config.memory, setting, "train", work, **rest)
 
 
+def adapting(
+    task: str,
+    config: Algorithm,
+    *,
+    memory: str,
+    setting: str,
+    trials: int | None = None,
+    held_out: bool = False,
+) -> Entry:
+    """Make an entry that trains ``config``, then asks for the returns within tasks, of so many trials.
+
+    Args:
+        task: what is to be learned.
+        config: what to train.
+        memory: labels the memory.
+        setting: which hyperparameters.
+        trials: of a task, when the policy is asked; None: as many as in training.
+        held_out: ask for the families held out too.
+    """
+    entry = trained(task, config, memory=memory, setting=setting, group="adaptation")
+    work = {**entry.work, "trials": trials, "held_out": held_out}
+    return dataclasses.replace(entry, runner="adapt", work=work)
+
+
 def configuration(work: Mapping[str, Any]) -> Algorithm:
     """Return the configuration of an entry that `trained` made."""
     return algorithm_class(work["algorithm"]).from_dict(work["config"])

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
@@ -48,10 +47,10 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
     `ActorCriticConfig`, those of the memory it names (beside them or under `memory_config`), and
     `max_seq_len`, which every memory with a state needs: the steps in a row of a training batch.
 
-    Action spaces: Discrete, MultiDiscrete, MultiBinary and one-dimensional Box, whose Gaussian is in the environment's
-    own units (`normalize_actions=False`). Observations: vectors, or images with channels last; or a Dict of
-    one of these and `action_mask`, 1 where an action is allowed, by which forbidden ones have probability 0
-    in sampling, training and entropy.
+    Action spaces: Discrete, MultiDiscrete, MultiBinary and one-dimensional Box, whose Gaussian is in the
+    environment's own units (`normalize_actions=False`). Observations: vectors, or images with channels last;
+    or a Dict of one of these and `action_mask`, 1 where an action is allowed, by which forbidden ones have
+    probability 0 in sampling, training and entropy.
 
     Initial parameters follow torch's seed, and thereby `config.debugging(seed=...)`, or come from
     `model_config["weights"]`: a portable policy, or its file (an absolute path where Ray's workers are to

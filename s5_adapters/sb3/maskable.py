@@ -187,7 +187,8 @@ class S5MaskableRecurrentPPO(S5RecurrentPPO):
     The environment says at every step what is allowed: by a method `action_masks()`, or wrapped in
     sb3-contrib's `ActionMasker`. `JaxVecEnv` has it where observations come with an `action_mask`.
 
-    sb3-contrib's evaluation of maskable policies, and its callback, work as with `MaskablePPO`: see `predict`.
+    sb3-contrib's evaluation of maskable policies, and its callback, work as with `MaskablePPO`: see
+    `predict`.
 
     Raises:
         AssertionError: actions of a Box, as `MaskablePPO`.

@@ -11,6 +11,8 @@ _MODULES = {
     "popgym-hard": "popgym_hard",
     "memory-length": "memory_length",
     "popgym": "popgym",
+    "meta-cartpole": "meta_cartpole",
+    "meta-control": "meta_control",
     "scaling": "scaling",
     "robust": "robust",
 }

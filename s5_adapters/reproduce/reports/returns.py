@@ -24,7 +24,7 @@ def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[st
         *_table(experiment, lines),
         *_normalised(lines),
         *_figures(lines, folder),
-        *_sources(experiment),
+        *sources(experiment),
     ]
 
 
@@ -74,6 +74,13 @@ def normalised(lines: Sequence[Line], name: str = "final_return") -> dict[tuple[
             ]
             tables[group, memory] = stratified_estimate(values)
     return tables
+
+
+def sources(experiment: Experiment) -> list[str]:
+    """Return the section that says where published numbers are from; nothing where there are none."""
+    if not experiment.published:
+        return []
+    return ["## Published numbers", "", *(f"- {p.column}: {p.source}" for p in experiment.published), ""]
 
 
 def _how_to_read(experiment: Experiment) -> list[str]:
@@ -187,12 +194,6 @@ def _figures(lines: Sequence[Line], folder: Path) -> list[str]:
             plot_lengths({"final return": placed}, folder / f"length-{group}.png")
             parts += [f"![Final return against length, {group}](length-{group}.png)"]
     return [*parts, ""]
-
-
-def _sources(experiment: Experiment) -> list[str]:
-    if not experiment.published:
-        return []
-    return ["## Published numbers", "", *(f"- {p.column}: {p.source}" for p in experiment.published), ""]
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -1,0 +1,47 @@
+"""Meta-CartPole of Lu et al.: 16 trials behind one random projection, 32 when the policies are asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from s5_adapters.presets import read_preset
+from s5_adapters.purejax import PPOConfig
+from s5_adapters.reproduce.published import META_CARTPOLE
+from s5_adapters.reproduce.spec import Entry, Experiment, Scale, adapting, with_memory
+
+MEMORIES = ("s5", "gru", "feedforward")
+WITHOUT_RESETS = "s5 without resets"
+_PRESETS = {"small": "meta-cartpole-small", "paper": "meta-cartpole"}
+_TRIALS = 32
+
+
+def entries(scale: Scale) -> tuple[Entry, ...]:
+    """Return an entry for every memory, and one for S5 without resets."""
+    config = read_preset(_PRESETS[scale]).training
+    assert isinstance(config, PPOConfig)
+    return (
+        *(_entry(with_memory(config, memory), scale, memory) for memory in MEMORIES),
+        _entry(replace(config, resets=False), scale, WITHOUT_RESETS),
+    )
+
+
+def _entry(config: PPOConfig, scale: Scale, memory: str) -> Entry:
+    return adapting("MetaCartPole", config, memory=memory, setting=scale, trials=_TRIALS)
+
+
+EXPERIMENT = Experiment(
+    title="Meta-CartPole: learning within a task",
+    text=(
+        "Position and angle of a CartPole behind a random projection, drawn anew for each task; a task has "
+        "16 trials of 200 steps from the same state, and the memory lasts over all of them. A trial's return "
+        "is at most 1.",
+        "The trained policies are asked with 32 trials, in 256 new tasks each. `s5 without resets` is never "
+        "told that a task begins, in training as in the evaluation.",
+        "The setting `small` is the preset `meta-cartpole-small`, two layers of 64, the other memories "
+        "widened to S5's number of parameters; `paper` is the published one.",
+    ),
+    entries=entries,
+    seeds={"small": 3, "paper": 8},
+    report="adaptation",
+    published=(META_CARTPOLE,),
+)

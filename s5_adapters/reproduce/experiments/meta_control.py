@@ -1,0 +1,50 @@
+"""Many control tasks behind random projections, some held out: gymnax's tasks in place of dm_control's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from s5_adapters.presets import read_preset
+from s5_adapters.purejax import PPOConfig
+from s5_adapters.reproduce.spec import Entry, Experiment, Scale, adapting, with_memory
+
+MEMORIES = ("s5", "lstm", "feedforward")
+ALONE = "trained on them alone"
+UNTRAINED = "untrained"
+_PRESETS = {"small": "meta-control-small", "paper": "meta-control"}
+_NOTHING_LEARNED = 1e-12
+
+
+def entries(scale: Scale) -> tuple[Entry, ...]:
+    """Return an entry for every memory, one for S5 on the held-out families alone, one for no training."""
+    config = read_preset(_PRESETS[scale]).training
+    assert isinstance(config, PPOConfig)
+    alone = replace(config, env_kwargs={**config.to_dict()["env_kwargs"], "split": "held_out"})
+    no_memory = with_memory(config, "feedforward")
+    nothing = replace(no_memory, learning_rate=_NOTHING_LEARNED, total_steps=config.steps_per_update)
+    return (
+        *(_entry(with_memory(config, memory), memory, scale) for memory in MEMORIES),
+        adapting("MetaControl", alone, memory="s5", setting=ALONE, held_out=False),
+        _entry(nothing, UNTRAINED, scale),
+    )
+
+
+def _entry(config: PPOConfig, memory: str, scale: Scale) -> Entry:
+    return adapting("MetaControl", config, memory=memory, setting=scale, held_out=True)
+
+
+EXPERIMENT = Experiment(
+    title="MetaControl: many tasks, and tasks held out",
+    text=(
+        "Pendulum, Reacher and PointRobot are trained on at once, every episode behind a random projection "
+        "of observations and actions; MountainCarContinuous and Swimmer are held out.",
+        f"`{UNTRAINED}` is a network before training, whose actions are random around zero. `{ALONE}` is S5 "
+        "trained on the held-out families, and on no others.",
+        "The setting `small` is the preset `meta-control-small`, two layers of 64, the other memories "
+        "widened to S5's number of parameters. Returns in training are of all families together, with "
+        "rewards scaled to 1 or less a step.",
+    ),
+    entries=entries,
+    seeds={"small": 3, "paper": 3},
+    report="adaptation",
+)

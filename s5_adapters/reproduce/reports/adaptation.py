@@ -1,0 +1,121 @@
+"""Returns of training, then what the trained policies do within a task: return by trial, by family."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+
+from s5_adapters.adaptation.curves import Adaptation, Curve, curve_of
+from s5_adapters.adaptation.figure import draw
+from s5_adapters.adaptation.table import TRIALS
+from s5_adapters.reproduce.reports import returns
+from s5_adapters.reproduce.reports.lines import Line
+from s5_adapters.reproduce.spec import Experiment, Scale
+from s5_adapters.sweeps.markdown import table
+
+FIGURE = "adaptation.png"
+
+
+def body(experiment: Experiment, lines: Sequence[Line], folder: Path) -> list[str]:
+    """Return the report's sections, line by line; figures go into `folder`."""
+    found = list(adaptations(lines))
+    draw(found, folder / FIGURE)
+    return [
+        *returns.body(dataclasses.replace(experiment, published=()), lines, folder),
+        *_by_trial(experiment, lines, found),
+        f"![Return by trial and reward by step, by family]({FIGURE})",
+        "",
+        *returns.sources(experiment),
+    ]
+
+
+def adaptations(lines: Sequence[Line]) -> Iterator[Adaptation]:
+    """Yield what each line does in each family, means and standard errors over its seeds."""
+    families = {(part["split"], part["family"]): None for line in lines for part in _parts(line)}
+    for split, family in families:
+        for line in lines:
+            parts = [part for part in _parts(line) if (part["split"], part["family"]) == (split, family)]
+            if parts:
+                step = np.array(parts[0]["step"])
+                yield Adaptation(
+                    label=_label(line),
+                    runs=(),
+                    split=split,
+                    family=family,
+                    by_trial=_over_seeds([_array(part["by_trial"]) for part in parts]),
+                    step=step,
+                    by_step=_over_seeds([np.interp(step, p["step"], _array(p["by_step"])) for p in parts]),
+                    under_way=np.mean(
+                        [np.interp(step, p["step"], _array(p["under_way"])) for p in parts], axis=0
+                    ),
+                )
+
+
+def _by_trial(experiment: Experiment, lines: Sequence[Line], found: Sequence[Adaptation]) -> list[str]:
+    length = max(len(a.by_trial.mean) for a in found)
+    trials = [trial for trial in TRIALS if trial < length]
+    several = length > 1
+    header = [
+        "family",
+        "families",
+        "memory",
+        "seeds",
+        *(f"trial {trial}" if several else "return" for trial in trials),
+    ]
+    header += ["all trials", "seed by seed"] if several else ["seed by seed"]
+    by_label = {_label(line): line for line in lines}
+    rows = []
+    for a in found:
+        line = by_label[a.label]
+        own = [p for p in _parts(line) if (p["split"], p["family"]) == (a.split, a.family)]
+        means = [float(np.nanmean(_array(p["by_trial"]))) for p in own]
+        rows.append(
+            [
+                a.family,
+                a.split.replace("_", " "),
+                a.label,
+                str(len(own)),
+                *(_cell(a.by_trial, trial) for trial in trials),
+                *([f"{np.mean(means):.3f}"] if several else []),
+                " ".join(f"{mean:.3f}" for mean in means),
+            ]
+        )
+    for published in experiment.published:
+        for memory in dict.fromkeys(name for values in published.values.values() for name in values):
+            cells = [published.find(str(trial), memory) for trial in trials]
+            rows.append(["", "", f"{memory}, {published.column}", "", *cells, *([""] if several else []), ""])
+    return [
+        "## Within a task",
+        "",
+        "Trained policies in new tasks, in families trained on and held out: means over tasks, then over "
+        "seeds ± the standard error over seeds.",
+        "",
+        *table(header, rows),
+        "",
+    ]
+
+
+def _label(line: Line) -> str:
+    memory, setting = line.entry.memory, line.entry.setting
+    return memory if setting in get_args(Scale) else f"{memory}, {setting}"
+
+
+def _parts(line: Line) -> list[dict[str, Any]]:
+    return [part for run in line.runs for part in run["families"]]
+
+
+def _over_seeds(means: Sequence[np.ndarray]) -> Curve:
+    return curve_of([mean[None] for mean in means])
+
+
+def _array(values: Sequence[float | None]) -> np.ndarray:
+    return np.array(values, np.float64)
+
+
+def _cell(curve: Curve, trial: int) -> str:
+    error = curve.standard_error[trial]
+    return f"{curve.mean[trial]:.3f}" + ("" if np.isnan(error) else f" ± {error:.3f}")
