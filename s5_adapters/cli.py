@@ -237,16 +237,16 @@ class Status(Command):
 
         with usage_errors():
             run_dirs = find_runs(self.runs)
-        standings, errors = [], []
+        standings, unreadable = [], []
         for run_dir in run_dirs:
             try:
                 standings.append(standing(run_dir))
             except ValueError as error:  # one run that cannot be read hides no other
-                errors.append(str(error))
+                unreadable.append(str(error))
         print_standings(standings)
-        for error in errors:
-            fail(error, 1)
-        return int(bool(errors))
+        for line in unreadable:
+            fail(line, 1)
+        return int(bool(unreadable))
 
 
 @dataclass(frozen=True)

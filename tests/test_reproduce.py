@@ -605,7 +605,7 @@ def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
         found = adapt.run(Cell(entry, (1,), "cpu"), tmp_path / "run")
     (run,) = found["runs"]
     (family,) = run["families"]
-    assert (family["split"], family["family"]) == ("training", "MetaCartPole-v0")
+    assert (family["split"], family["family"]) == ("training", "MetaCartPole")
     assert len(family["by_trial"]) == 4
     assert all(0 < value <= 1 for value in family["by_trial"])
 
@@ -621,7 +621,7 @@ def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
         (tmp_path / "runs" / f"{seed}.json").write_text(json.dumps(result))
     text = write_report("meta-cartpole", tmp_path).read_text()
     first = family["by_trial"][0]
-    assert f"| MetaCartPole-v0 | training | gru | 2 | {first + 0.1:.3f} ± 0.100 |" in text
+    assert f"| MetaCartPole | training | gru | 2 | {first + 0.1:.3f} ± 0.100 |" in text
     mean = float(np.mean(family["by_trial"]))
     assert f"| {mean:.3f} {mean + 0.2:.3f} |" in text
     assert "| s5, Lu et al. |  | .27 | .365 | .395 |" in text

@@ -49,7 +49,7 @@ def plot_curves(panels: Sequence[Panel], against: str, output: Path) -> None:
         ax.grid(alpha=0.3)
         ax.tick_params(labelsize=7)
         ax.ticklabel_format(axis="x", style="sci", scilimits=(0, 3), useMathText=True)
-        if panel.curves:
+        if ax.get_lines():
             ax.legend(frameon=False, fontsize=7)
     figure = _figure_of(axes)
     figure.supxlabel(

@@ -54,14 +54,16 @@ def masked_distribution(distribution: Distribution) -> MaskedCategorical | Maske
     Raises:
         ValueError: actions that are not discrete.
     """
+    choices: Any  # SB3 declares the number of components
     match distribution:
         case CategoricalDistribution(action_dim=n):
             return MaskedCategorical(n)
         case MultiCategoricalDistribution(action_dims=dims):
-            choices: Any = list(dims)  # SB3 declares the number of components
+            choices = list(dims)
             return MaskedMultiCategorical(choices)
         case BernoulliDistribution(action_dims=bits):
-            return MaskedMultiCategorical([2] * bits)
+            choices = [2] * bits
+            return MaskedMultiCategorical(choices)
     raise ValueError(
         f"action masks: got actions for {type(distribution).__name__}, expected Discrete, MultiDiscrete or "
         "MultiBinary"
