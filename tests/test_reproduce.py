@@ -553,7 +553,7 @@ def test_a_dry_run_lists_parameters_and_runs_nothing(
     assert main([*arguments, "-o", str(tmp_path / "none")]) == 0
     out = capsys.readouterr().out
     (row,) = (line for line in out.splitlines() if "RepeatPreviousHard" in line)
-    assert row.split()[:8] == ["RepeatPreviousHard", "s5", "small", "5", "0", "232,453", "512", "4,998,656"]
+    assert row.split()[:8] == ["RepeatPreviousHard", "s5", "small", "5", "0", "232,453", "512", "2,496,000"]
     assert out.splitlines()[-1].startswith("5 cells, about ")
     assert not (tmp_path / "none").exists()
 
