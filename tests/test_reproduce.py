@@ -606,12 +606,13 @@ def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
     (run,) = found["runs"]
     (family,) = run["families"]
     assert (family["split"], family["family"]) == ("training", "MetaCartPole")
-    assert len(family["by_trial"]) == 4
-    assert all(0 < value <= 1 for value in family["by_trial"])
+    by_trial = family["by_trial"]["mean"]
+    assert len(by_trial) == 4
+    assert all(0 < value <= 1 for value in by_trial)
 
     (tmp_path / "runs").mkdir()
     for seed, shift in ((0, 0.0), (1, 0.2)):
-        moved = {**family, "by_trial": [value + shift for value in family["by_trial"]]}
+        moved = {**family, "by_trial": {"mean": [value + shift for value in by_trial]}}
         result = {
             **found,
             **WHERE,
@@ -620,9 +621,9 @@ def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
         }
         (tmp_path / "runs" / f"{seed}.json").write_text(json.dumps(result))
     text = write_report("meta-cartpole", tmp_path).read_text()
-    first = family["by_trial"][0]
+    first = by_trial[0]
     assert f"| MetaCartPole | training | gru | 2 | {first + 0.1:.3f} ± 0.100 |" in text
-    mean = float(np.mean(family["by_trial"]))
+    mean = float(np.mean(by_trial))
     assert f"| {mean:.3f} {mean + 0.2:.3f} |" in text
     assert "| s5, Lu et al. |  | .27 | .365 | .395 |" in text
     assert (tmp_path / "adaptation.png").exists()

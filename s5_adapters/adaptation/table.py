@@ -45,10 +45,25 @@ def write_json(
     found = {
         **environment._asdict(),
         "question": question._asdict(),
-        "curves": [_plain(a) for a in adaptations],
+        "curves": [plain(a) for a in adaptations],
     }
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def plain(a: Adaptation) -> dict[str, Any]:
+    """Return the curves as JSON can hold them, null for what is no number."""
+    by_trial, by_step = (
+        {name: _listed(x) for name, x in c._asdict().items()} for c in (a.by_trial, a.by_step)
+    )
+    return {
+        "label": a.label,
+        "runs": a.runs,
+        "split": a.split,
+        "family": a.family,
+        "by_trial": by_trial,
+        "by_step": {"step": a.step.tolist(), **by_step, "under_way": _listed(a.under_way)},
+    }
 
 
 def _table(title: str, columns: Sequence[str]) -> Table:
@@ -73,20 +88,6 @@ def _eighths(a: Adaptation) -> list[str]:
 
 def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.3g}"
-
-
-def _plain(a: Adaptation) -> dict[str, Any]:
-    by_trial, by_step = (
-        {name: _listed(x) for name, x in c._asdict().items()} for c in (a.by_trial, a.by_step)
-    )
-    return {
-        "label": a.label,
-        "runs": a.runs,
-        "split": a.split,
-        "family": a.family,
-        "by_trial": by_trial,
-        "by_step": {"step": a.step.tolist(), **by_step, "under_way": _listed(a.under_way)},
-    }
 
 
 def _listed(values: np.ndarray) -> list[float | None]:

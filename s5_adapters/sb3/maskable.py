@@ -54,8 +54,8 @@ class MaskableS5Policy(S5Policy):
 
     def _build(self, lr_schedule: Schedule) -> None:
         """Build everything, with a distribution that can be masked."""
-        self.action_dist: Any = masked_distribution(self.action_dist)
         super()._build(lr_schedule)
+        self.action_dist: Any = masked_distribution(self.action_dist)
 
     @contextmanager
     def masked_by(self, source: Callable[[], np.ndarray] | None) -> Iterator[None]:

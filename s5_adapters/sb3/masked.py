@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch as th
 from stable_baselines3.common.distributions import (
-    BernoulliDistribution,
     CategoricalDistribution,
     Distribution,
     MultiCategoricalDistribution,
@@ -54,15 +53,11 @@ def masked_distribution(distribution: Distribution) -> MaskedCategorical | Maske
     Raises:
         ValueError: actions that are not discrete.
     """
-    choices: Any  # SB3 declares the number of components
     match distribution:
         case CategoricalDistribution(action_dim=n):
             return MaskedCategorical(n)
         case MultiCategoricalDistribution(action_dims=dims):
-            choices = list(dims)
-            return MaskedMultiCategorical(choices)
-        case BernoulliDistribution(action_dims=bits):
-            choices = [2] * bits
+            choices: Any = list(dims)  # SB3 declares the number of components
             return MaskedMultiCategorical(choices)
     raise ValueError(
         f"action masks: got actions for {type(distribution).__name__}, expected Discrete, MultiDiscrete or "

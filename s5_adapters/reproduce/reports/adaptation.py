@@ -40,17 +40,18 @@ def adaptations(lines: Sequence[Line]) -> Iterator[Adaptation]:
         for line in lines:
             parts = [part for part in _parts(line) if (part["split"], part["family"]) == (split, family)]
             if parts:
-                step = np.array(parts[0]["step"])
+                walks = [part["by_step"] for part in parts]
+                step = np.array(walks[0]["step"])
                 yield Adaptation(
                     label=_label(line),
                     runs=(),
                     split=split,
                     family=family,
-                    by_trial=_over_seeds([_array(part["by_trial"]) for part in parts]),
+                    by_trial=_over_seeds([_array(part["by_trial"]["mean"]) for part in parts]),
                     step=step,
-                    by_step=_over_seeds([np.interp(step, p["step"], _array(p["by_step"])) for p in parts]),
+                    by_step=_over_seeds([np.interp(step, w["step"], _array(w["mean"])) for w in walks]),
                     under_way=np.mean(
-                        [np.interp(step, p["step"], _array(p["under_way"])) for p in parts], axis=0
+                        [np.interp(step, w["step"], _array(w["under_way"])) for w in walks], axis=0
                     ),
                 )
 
@@ -72,7 +73,7 @@ def _by_trial(experiment: Experiment, lines: Sequence[Line], found: Sequence[Ada
     for a in found:
         line = by_label[a.label]
         own = [p for p in _parts(line) if (p["split"], p["family"]) == (a.split, a.family)]
-        means = [float(np.nanmean(_array(p["by_trial"]))) for p in own]
+        means = [float(np.nanmean(_array(p["by_trial"]["mean"]))) for p in own]
         rows.append(
             [
                 a.family,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from s5_adapters.adaptation.curves import Adaptation, Question, ask
+from s5_adapters.adaptation.curves import Question, ask
+from s5_adapters.adaptation.table import plain
 from s5_adapters.reproduce.runners import train
 from s5_adapters.reproduce.runners.train import describe, estimate
 from s5_adapters.reproduce.spec import Cell
@@ -33,20 +31,5 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
     (alone,) = found["runs"]
     # Who was trained on the held-out families alone plays them as its own.
     split = environment.env_kwargs.get("split")
-    alone["families"] = [_plain(a, split or a.split) for a in adaptations]
+    alone["families"] = [{**plain(a), "split": split or a.split} for a in adaptations]
     return found
-
-
-def _plain(adaptation: Adaptation, split: str) -> dict[str, Any]:
-    return {
-        "family": adaptation.family,
-        "split": split,
-        "by_trial": _listed(adaptation.by_trial.mean),
-        "step": adaptation.step.tolist(),
-        "by_step": _listed(adaptation.by_step.mean),
-        "under_way": _listed(adaptation.under_way),
-    }
-
-
-def _listed(values: Sequence[float] | np.ndarray[Any, Any]) -> list[float | None]:
-    return [None if np.isnan(value) else round(float(value), 5) for value in values]
