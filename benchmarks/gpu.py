@@ -10,13 +10,13 @@ Where jax, flax, optax and numpy alone are installed, the rest is put on the pat
 
 Parts, in this order: "copy" measures what the memory gives; "check" holds the kernels against float64; "scan"
 times the recurrence beside the published operator and says what fraction of the copy's bandwidth it reaches;
-"varying" times it with a decay of every step; "layer", "stack" and "acting" are those of layer.py and
-acting.py; "trainer" is the published configuration (64 environments x 1,024 steps, 4 layers of 256, 30
-epochs) in TF32 and float32, with the shares of acting, scans and idle time, eight seeds at once, a GRU, and
-the published tasks RepeatPreviousHard and MetaCartPole; "memories" is S5 beside GRU, LSTM and attention;
-"tuning" times the kernel by its settings. Each row is written as it is measured, so a run cut short keeps
-what it has; a part that fails is recorded with its error. The exit code is 1 where a part failed or a figure
-misses its target.
+"layer" is that of layer.py; "trainer" is the published configuration (64 environments x 1,024 steps, 4 layers
+of 256, 30 epochs) in TF32 and float32, with the shares of acting, scans and idle time, eight seeds at once, a
+GRU, and the published tasks RepeatPreviousHard and MetaCartPole; "varying" times the recurrence with a decay
+of every step; "memories" is S5 beside GRU, LSTM and attention; "acting" and "stack" are those of acting.py
+and layer.py; "tuning" times the kernel by its settings. Each row is written as it is measured, so a run cut
+short keeps what it has; a part that fails is recorded with its error; `--parts` measures some again and keeps
+the record's others. The exit code is 1 where a part failed or a figure misses its target.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +44,16 @@ import jax
 import jax.numpy as jnp
 import layer
 import numpy as np
-from _common import RESULTS, announce, interleaved_medians, machine, table, verdict, write_json
+from _common import (
+    RESULTS,
+    announce,
+    interleaved_medians,
+    machine,
+    recorded_rows,
+    table,
+    verdict,
+    write_json,
+)
 from _published import published_scan
 
 from s5_adapters.core import linear_recurrence, make_memory
@@ -53,6 +63,7 @@ from s5_adapters.core.recurrence import planar
 from s5_adapters.core.recurrence.methods import VARYING_METHODS
 from s5_adapters.core.recurrence.scan import resettable_scan
 from s5_adapters.core.xla.platform import has_mosaic, has_pallas
+from s5_adapters.sweeps.machine import usable_cores
 
 Row = dict[str, Any]
 
@@ -101,6 +112,22 @@ SMOKE = Sizes(
 SCAN_TARGET, BANDWIDTH_TARGET, LAYER_TARGET = 6.0, 0.70, 4.0
 TRAINER_TARGET, GRU_TARGET, SEEDS_TARGET = 150_000, 10.0, 2.5
 BUDGET_S = 480.0
+
+
+def compiled(
+    programs: Mapping[str, tuple[Callable[..., Any], Sequence[Any]]],
+) -> dict[str, Callable[[], Any]]:
+    """Compile functions for their arguments, all at once on the cores there are, and return the calls.
+
+    One after another the training programs alone would take longer than everything that is measured.
+    """
+    lowered = [jax.jit(function).lower(*arguments) for function, arguments in programs.values()]
+    with ThreadPoolExecutor(usable_cores()) as pool:
+        ready = list(pool.map(lambda program: program.compile(), lowered))
+    return {
+        name: functools.partial(program, *arguments)
+        for program, (name, (_, arguments)) in zip(ready, programs.items(), strict=True)
+    }
 
 
 def check(sizes: Sizes) -> list[Row]:
@@ -215,12 +242,12 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
         programs[f"{KERNELS[0]}, bfloat16"] = functools.partial(ours, KERNELS[0]), initial, narrow
         sized = {name: {"size": f"{length} x {batch} x {sizes.lanes}", "scan": name} for name in programs}
         for direction, passes in (("forward", 2), ("forward_backward", 5)):
-            calls = {}
+            timed = {}
             for name, (forward, start, rest) in programs.items():
                 function = forward if direction == "forward" else functools.partial(both, forward)
                 given = (start, *(rest[:3] if direction == "forward" else rest))
-                calls[name] = functools.partial(jax.jit(repeated(function, sizes.repeats)), *given)
-            medians = interleaved_medians(calls, rounds=sizes.rounds)
+                timed[name] = repeated(function, sizes.repeats), given
+            medians = interleaved_medians(compiled(timed), rounds=sizes.rounds)
             for name, row in sized.items():
                 seconds = medians[name] / sizes.repeats
                 row[f"{direction}_us"] = 1e6 * seconds
@@ -255,13 +282,11 @@ def varying(sizes: Sizes) -> list[Row]:
             return states[-1], (states, vjp(inputs))
 
         arguments = jnp.zeros(shape[1:]), decay, inputs, starts
-        calls = {
-            method: functools.partial(
-                jax.jit(repeated(functools.partial(both, method=method), sizes.repeats)), *arguments
-            )
+        timed = {
+            method: (repeated(functools.partial(both, method=method), sizes.repeats), arguments)
             for method in VARYING_METHODS
         }
-        for method, seconds in interleaved_medians(calls, rounds=sizes.rounds).items():
+        for method, seconds in interleaved_medians(compiled(timed), rounds=sizes.rounds).items():
             row = {"size": f"{length} x {batch} x {sizes.lanes}", "decay": "every step", "scan": method}
             rows.append(row | {"forward_backward_us": 1e6 * seconds / sizes.repeats})
     return rows
@@ -295,13 +320,11 @@ def tuning(sizes: Sizes) -> Iterator[Row]:
                 {"steps": steps // arrays, "segment": segment}
                 for steps, segment in itertools.product(sizes.steps, (None, 256, length))
             ]
-            calls = {
-                str(i): functools.partial(
-                    jax.jit(repeated(functools.partial(function, cut), sizes.repeats)), *arguments
-                )
+            timed = {
+                str(i): (repeated(functools.partial(function, cut), sizes.repeats), arguments)
                 for i, cut in enumerate(cuts)
             }
-            for i, seconds in interleaved_medians(calls, rounds=min(sizes.rounds, 3)).items():
+            for i, seconds in interleaved_medians(compiled(timed), rounds=min(sizes.rounds, 3)).items():
                 size = {"size": f"{length} x {batch} x {sizes.lanes}"}
                 row = size | {"kernel": f"{KERNELS[0]}, {kernel}"} | cuts[int(i)]
                 yield row | {"us": 1e6 * seconds / sizes.repeats}
@@ -324,7 +347,7 @@ def memories(sizes: Sizes) -> list[Row]:
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.normal(size=(length, batch, sizes.width)), jnp.float32)
     starts = jnp.asarray(rng.random((length, batch)) < 0.01)
-    calls = {}
+    timed = {}
     for name in ("s5", "gru", "lstm", "attention"):
         config = {"d_model": sizes.width, "n_layers": 4}
         memory = make_memory(name, **config, **({"d_state": sizes.width} if name == "s5" else {}))
@@ -334,8 +357,8 @@ def memories(sizes: Sizes) -> list[Row]:
         def run(params: Any, state: Any, memory: Any = memory) -> Any:
             return jax.grad(lambda p: jnp.sum(memory.apply(p, state, x, starts)[1] ** 2))(params)
 
-        calls[name] = functools.partial(jax.jit(run), params, state)
-    medians = interleaved_medians(calls, rounds=sizes.rounds, wait_each=False)
+        timed[name] = run, (params, state)
+    medians = interleaved_medians(compiled(timed), rounds=sizes.rounds, wait_each=False)
     return [
         {"memory": name, "forward_backward_ms": 1e3 * seconds, "ratio": seconds / medians["s5"]}
         for name, seconds in medians.items()
@@ -350,7 +373,7 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
     from s5_adapters.purejax.rollout import collect
     from s5_adapters.purejax.training import update_step
 
-    def build(*, memory: str = "s5", seeds: int = 1, **settings: Any) -> tuple[Any, Any, Any]:
+    def build(*, memory: str = "s5", seeds: int = 1, **settings: Any) -> dict[str, tuple[Any, Any]]:
         memory_config: Row = {"d_model": sizes.width, "n_layers": 4}
         if memory == "s5":
             memory_config |= {"d_state": sizes.width}
@@ -361,57 +384,61 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
         state = jax.vmap(lambda key: config.init_state(problem, key, jnp.float32(5e-5)))(keys)
         update = functools.partial(update_step, problem, config)
         if seeds > 1:
-            return jax.jit(jax.vmap(update)), state, None
-        rollout = jax.jit(functools.partial(collect, problem, config))
-        return jax.jit(update), jax.tree.map(lambda x: x[0], state), rollout
+            return {"": (jax.vmap(update), (state,))}
+        state = jax.tree.map(lambda x: x[0], state)
+        acting = functools.partial(collect, problem, config)
+        return {"": (update, (state,)), " acting": (acting, (state.params, state.carry, state.key))}
 
-    def seconds_of(program: Any, *arguments: Any, rounds: int = min(sizes.rounds, 3)) -> float:
-        call = functools.partial(program, *arguments)
-        return interleaved_medians({"": call}, rounds=rounds, min_sample_s=0.0)[""]
+    precisions = ("tensorfloat32", "float32") if jax.default_backend() == "gpu" else ("float32",)
+    published = {f"published configuration, {name}": name for name in precisions}
+    tasks: Row = {"RepeatPreviousHard": {}, "MetaCartPole-v0": {"previous_action": True}}
+    seeds, few = f"{sizes.seeds} seeds at once", {"num_epochs": sizes.compared_epochs}
+    built = {run: build(num_epochs=sizes.epochs, precision=name) for run, name in published.items()}
+    built |= {"one seed": build(**few), seeds: build(seeds=sizes.seeds, **few)}
+    built |= {task: build(env_id=task, env_kwargs=given, **few) for task, given in tasks.items()}
+    built["GRU"] = build(memory="gru", **few)
+    began = time.perf_counter()
+    calls = compiled(
+        {
+            run + part: program
+            for run, parts in built.items()
+            for part, program in parts.items()
+            if run in published or not part
+        }
+    )
+    yield {"run": f"{len(calls)} programs compiled side by side", "compile_s": time.perf_counter() - began}
 
-    few: Row = {"num_epochs": sizes.compared_epochs}
-    is_gpu = jax.default_backend() == "gpu"
-    for precision in ("tensorfloat32", "float32") if is_gpu else ("float32",):
-        update, state, rollout = build(num_epochs=sizes.epochs, precision=precision)
-        began = time.perf_counter()
-        jax.block_until_ready(update(state))
-        first_call_s = time.perf_counter() - began
-        seconds = seconds_of(update, state)
-        speed = sizes.envs * sizes.rollout / seconds
+    def seconds_of(run: str) -> float:
+        rounds = 1 if run == "GRU" else min(sizes.rounds, 3)
+        return interleaved_medians({"": calls[run]}, rounds=rounds, min_sample_s=0.0)[""]
+
+    steps = sizes.envs * sizes.rollout
+    for run, precision in published.items():
+        seconds = seconds_of(run)
+        speed = steps / seconds
         below = precision == "tensorfloat32" and speed < TRAINER_TARGET
         yield {
-            "run": f"published configuration, {precision}",
+            "run": run,
+            "update_s": seconds,
             "env_steps_per_s": round(speed),
-            "first_call_s": first_call_s,
-            "acting_share": seconds_of(rollout, state.params, state.carry, state.key) / seconds,
+            "acting_share": seconds_of(f"{run} acting") / seconds,
             "missed": [f"{speed:.0f} env-steps/s, at least {TRAINER_TARGET}"] if below else [],
         }
 
-    update, state, _ = build(**few)
-    one = seconds_of(update, state)
-    shares = device_shares(lambda: update(state))
-    yield {"run": f"one seed, {sizes.compared_epochs} epochs", "update_s": one} | shares
-
-    update, state, _ = build(seeds=sizes.seeds, **few)
-    ratio = seconds_of(update, state) / one
+    epochs = f", {sizes.compared_epochs} epochs"
+    one = seconds_of("one seed")
+    yield {"run": f"one seed{epochs}", "update_s": one} | device_shares(calls["one seed"])
+    ratio = seconds_of(seeds) / one
     yield {
-        "run": f"{sizes.seeds} seeds at once, {sizes.compared_epochs} epochs",
+        "run": seeds + epochs,
         "times_one_seed": ratio,
         "missed": [f"{ratio:.2f} times one seed, at most {SEEDS_TARGET}"] if ratio > SEEDS_TARGET else [],
     }
-
-    for env_id, given in (("RepeatPreviousHard", {}), ("MetaCartPole-v0", {"previous_action": True})):
-        update, state, _ = build(env_id=env_id, env_kwargs=given, **few)
-        seconds = seconds_of(update, state)
-        yield {
-            "run": f"{env_id}, {sizes.compared_epochs} epochs",
-            "env_steps_per_s": round(sizes.envs * sizes.rollout / seconds),
-        }
-
-    update, state, _ = build(memory="gru", **few)
-    ratio = seconds_of(update, state, rounds=1) / one
+    for task in tasks:
+        yield {"run": task + epochs, "env_steps_per_s": round(steps / seconds_of(task))}
+    ratio = seconds_of("GRU") / one
     yield {
-        "run": f"GRU, {sizes.compared_epochs} epochs",
+        "run": f"GRU{epochs}",
         "times_s5": ratio,
         "missed": [f"{ratio:.2f} times S5's time, at least {GRU_TARGET}"] if ratio < GRU_TARGET else [],
     }
@@ -482,29 +509,33 @@ def main() -> int:
         "copy": lambda: [{"copy_gb_per_s": bandwidth}],
         "check": lambda: check(sizes),
         "scan": lambda: scan(sizes, bandwidth),
-        "varying": lambda: varying(sizes),
         "layer": lambda: layers("layer", sizes),
-        "stack": lambda: layers("stack", sizes),
-        "acting": lambda: [acting.measure(batch, sizes.rounds) for batch in acting.TARGETS],
         "trainer": lambda: trainer(sizes),
+        "varying": lambda: varying(sizes),
         "memories": lambda: memories(sizes),
+        "acting": lambda: [acting.measure(batch, sizes.rounds) for batch in acting.TARGETS],
+        "stack": lambda: layers("stack", sizes),
         "tuning": lambda: tuning(sizes),
     }
+    chosen = options.parts or list(parts)
+    kept = []
+    if options.out == RESULTS:
+        kept = recorded_rows("gpu", info, [{"part": part} for part in chosen], ["part"])
     began = time.perf_counter()
-    for part in options.parts or parts:
+    for part in chosen:
         started, ours = time.perf_counter(), list[Row]()
         if started - began > budget_s:
-            ours = [{"missed": [f"not begun: {budget_s:.0f} s were over"]}]
+            ours = [{"part": part, "missed": [f"not begun: {budget_s:.0f} s were over"]}]
         else:
             try:
                 for row in parts[part]():
                     ours.append({"part": part} | row)
-                    write_json("gpu", info, rows + ours, folder=options.out)
+                    write_json("gpu", info, kept + rows + ours, folder=options.out)
             except Exception as error:  # one part's failure must not cost the others' figures
                 traceback.print_exc()
                 ours.append({"part": part, "missed": [f"failed: {type(error).__name__}: {error}"]})
         rows += ours
-        path = write_json("gpu", info, rows, folder=options.out)
+        path = write_json("gpu", info, kept + rows, folder=options.out)
         print(f"{part} ({time.perf_counter() - started:.0f} s)\n{show(ours)}\n", flush=True)
     print(f"written: {path}")
     missed = [f"{row.get('part')}: {line}" for row in rows for line in row.get("missed", [])]

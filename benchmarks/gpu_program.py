@@ -87,6 +87,7 @@ def lower(device: Any, envs: int, steps: int, width: int, epochs: int) -> Any:
     with (
         mock.patch.object(jax, "default_backend", return_value="gpu"),
         mock.patch.object(jax, "devices", return_value=[device]),
+        jax.sharding.use_abstract_mesh(mesh.abstract_mesh),  # where JAX 0.11 looks for the kind of GPU
     ):
         traced = jax.jit(functools.partial(update_step, problem, config)).trace(state)
     return traced.lower(lowering_platforms=("cuda",))
