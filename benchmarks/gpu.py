@@ -11,12 +11,13 @@ Where jax, flax, optax and numpy alone are installed, the rest is put on the pat
 Parts, in this order: "copy" measures what the memory gives; "check" holds the kernels against float64; "scan"
 times the recurrence beside the published operator and says what fraction of the copy's bandwidth it reaches;
 "layer" is that of layer.py; "trainer" is the published configuration (64 environments x 1,024 steps, 4 layers
-of 256, 30 epochs) in TF32 and float32, with the shares of acting, scans and idle time, eight seeds at once, a
-GRU, and the published tasks RepeatPreviousHard and MetaCartPole; "varying" times the recurrence with a decay
-of every step; "memories" is S5 beside GRU, LSTM and attention; "acting" and "stack" are those of acting.py
-and layer.py; "tuning" times the kernel by its settings. Each row is written as it is measured, so a run cut
-short keeps what it has; a part that fails is recorded with its error; `--parts` measures some again and keeps
-the record's others. The exit code is 1 where a part failed or a figure misses its target.
+of 256, 30 epochs) in TF32, with the shares of acting, scans and idle time, eight seeds at once and a GRU;
+"tasks" the published tasks RepeatPreviousHard and MetaCartPole, and the other precisions; "varying" times the
+recurrence with a decay of every step; "memories" is S5 beside GRU, LSTM and attention; "acting" and "stack"
+are those of acting.py and layer.py; "tuning" times the kernel by its settings. Each row is written as it is
+measured, so a run cut short keeps what it has; a part that fails is recorded with its error; `--parts`
+measures some again and keeps the record's other rows. The exit code is 1 where a part failed or a figure
+misses its target.
 """
 
 from __future__ import annotations
@@ -112,6 +113,9 @@ SMOKE = Sizes(
 SCAN_TARGET, BANDWIDTH_TARGET, LAYER_TARGET = 6.0, 0.70, 4.0
 TRAINER_TARGET, GRU_TARGET, SEEDS_TARGET = 150_000, 10.0, 2.5
 BUDGET_S = 480.0
+IDENTITY = ("part", "size", "kernel", "scan", "decay", "run", "memory", "length", "batch", "program")
+IDENTITY += ("steps", "segment")
+"""What tells rows apart: one that is measured again replaces the record's."""
 
 
 def compiled(
@@ -132,9 +136,8 @@ def compiled(
 
 def check(sizes: Sizes) -> list[Row]:
     """Compare the kernels with a float64 loop, values and gradients, at an awkward and a real size."""
-    rows = []
-    awkward, real = (37, 3, 33), (sizes.scans[0][0], 4, sizes.lanes)
-    for kernel, (length, batch, width) in itertools.product(KERNELS, (awkward, real)):
+    rows, programs, truths = list[Row](), {}, {}
+    for length, batch, width in ((37, 3, 33), (sizes.scans[0][0], 4, sizes.lanes)):
         rng = np.random.default_rng(0)
 
         def normal(*shape: int, rng: np.random.Generator = rng) -> Any:
@@ -154,24 +157,25 @@ def check(sizes: Sizes) -> list[Row]:
             expected = expected + (kept * (states[t - 1] if t else initial)).sum(axis=0)
             later = decay * kept
 
-        @jax.jit
-        def run(
-            decay: Any, inputs: Any, initial: Any, starts: Any, cotangent: Any, kernel: str = kernel
-        ) -> Any:
+        def run(kernel: str, decay: Any, inputs: Any, initial: Any, starts: Any, cotangent: Any) -> Any:
             states, vjp = jax.vjp(
                 lambda d, u, h: linear_recurrence(d, u, starts, h, method=kernel), decay, inputs, initial
             )
             return states, *vjp(cotangent)
 
         narrow = [jnp.asarray(x, jnp.complex64) for x in (decay, inputs, initial)]
-        results = run(*narrow, jnp.asarray(starts), jnp.asarray(cotangent, jnp.complex64))
-        truth = (states, expected, adjoint, later)
+        arguments = *narrow, jnp.asarray(starts), jnp.asarray(cotangent, jnp.complex64)
+        for kernel in KERNELS:
+            name = f"{length} x {batch} x {width}", kernel
+            programs[" ".join(name)] = functools.partial(run, kernel), arguments
+            truths[" ".join(name)] = name, (states, expected, adjoint, later)
+    calls = compiled(programs)
+    for call, ((size, kernel), truth) in truths.items():
         errors = [
             float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-            for ours, theirs in zip(results, truth, strict=True)
+            for ours, theirs in zip(calls[call](), truth, strict=True)
         ]
-        row = {"size": f"{length} x {batch} x {width}", "kernel": kernel, "value_error": errors[0]}
-        row["gradient_error"] = max(errors[1:])
+        row = {"size": size, "kernel": kernel, "value_error": errors[0], "gradient_error": max(errors[1:])}
         row["missed"] = [
             f"{name} {error:.1e}, at most {limit:.0e}"
             for name, error, limit in (("value", errors[0], 1e-5), ("gradient", max(errors[1:]), 1e-4))
@@ -207,9 +211,12 @@ def copy(sizes: Sizes) -> list[Row]:
     return [{"copy_gb_per_s": 2 * x.nbytes / seconds / 1e9}]
 
 
-def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
-    """Measure the recurrence: ours by method, float32 and bfloat16 inputs, and the published operator."""
-    rows = []
+def scan(sizes: Sizes, copy_gb_per_s: float) -> Iterator[Row]:
+    """Measure the recurrence: ours by method, float32 and bfloat16 inputs, and the published operator.
+
+    `us` is the time of a call in a loop on the device, which waits between calls; `kernels_us` that of its
+    kernels alone, which is what the call costs among others. Ratios and bandwidth are of the latter.
+    """
     for length, batch in sizes.scans:
         rng = np.random.default_rng(0)
         decay = rng.uniform(0.9, 0.999, sizes.lanes) * np.exp(1j * rng.uniform(0, np.pi, sizes.lanes))
@@ -228,8 +235,9 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
             return states[-1], states
 
         def both(forward: Any, initial: Any, decay: Any, inputs: Any, starts: Any, cotangent: Any) -> Any:
-            (last, states), vjp = jax.vjp(lambda h, d, u: forward(h, d, u, starts), initial, decay, inputs)
-            return last, (states, vjp((jnp.zeros_like(last), cotangent)))
+            # Of the states alone: a gradient for the last one too would be added in a pass over all of them.
+            states, vjp = jax.vjp(lambda h, d, u: forward(h, d, u, starts)[1], initial, decay, inputs)
+            return states[-1], (states, vjp(cotangent))
 
         arrays = decay, inputs, starts, cotangent
         complex_arrays = tuple(planar.to_complex(x) if x.dtype != bool else x for x in arrays)
@@ -247,11 +255,14 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
                 function = forward if direction == "forward" else functools.partial(both, forward)
                 given = (start, *(rest[:3] if direction == "forward" else rest))
                 timed[name] = repeated(function, sizes.repeats), given
-            medians = interleaved_medians(compiled(timed), rounds=sizes.rounds)
+            calls = compiled(timed)
+            medians = interleaved_medians(calls, rounds=sizes.rounds)
+            kernels_s = {name: busy_seconds(call) or medians[name] for name, call in calls.items()}
             for name, row in sized.items():
-                seconds = medians[name] / sizes.repeats
-                row[f"{direction}_us"] = 1e6 * seconds
-                row[f"{direction}_ratio"] = medians["published"] / medians[name]
+                row[f"{direction}_us"] = 1e6 * medians[name] / sizes.repeats
+                seconds = kernels_s[name] / sizes.repeats
+                row[f"{direction}_kernels_us"] = 1e6 * seconds
+                row[f"{direction}_ratio"] = kernels_s["published"] / kernels_s[name]
                 row[f"{direction}_bandwidth"] = passes * inputs.nbytes / seconds / 1e9 / copy_gb_per_s
         first = sized[KERNELS[0]]
         first["missed"] = []
@@ -261,8 +272,7 @@ def scan(sizes: Sizes, copy_gb_per_s: float) -> list[Row]:
                     figure = first[f"{direction}_{what}"]
                     if figure < target:
                         first["missed"].append(f"{direction} {what} {figure:.2f}, at least {target}")
-        rows += sized.values()
-    return rows
+        yield from sized.values()
 
 
 def varying(sizes: Sizes) -> list[Row]:
@@ -365,78 +375,70 @@ def memories(sizes: Sizes) -> list[Row]:
     ]
 
 
-def trainer(sizes: Sizes) -> Iterator[Row]:
-    """Measure the published configuration, one update at a time."""
+def build(sizes: Sizes, *, memory: str = "s5", seeds: int = 1, **settings: Any) -> dict[str, Any]:
+    """Return an update and a rollout of the published configuration as `compiled` takes them."""
     if find_spec("matplotlib") is None:  # gymnax imports it to draw environments; nothing is drawn here
         sys.modules.update({name: mock.MagicMock() for name in ("matplotlib", "matplotlib.pyplot")})
     from s5_adapters.purejax import PPOConfig, build_problem
     from s5_adapters.purejax.rollout import collect
     from s5_adapters.purejax.training import update_step
 
-    def build(*, memory: str = "s5", seeds: int = 1, **settings: Any) -> dict[str, tuple[Any, Any]]:
-        memory_config: Row = {"d_model": sizes.width, "n_layers": 4}
-        if memory == "s5":
-            memory_config |= {"d_state": sizes.width}
-        shape = {"num_envs": sizes.envs, "num_steps": sizes.rollout, "total_steps": 10**9}
-        config = PPOConfig.paper(memory=memory, memory_config=memory_config, **shape, **settings)
-        problem = build_problem(config)
-        keys = jax.random.split(jax.random.key(0), seeds)
-        state = jax.vmap(lambda key: config.init_state(problem, key, jnp.float32(5e-5)))(keys)
-        update = functools.partial(update_step, problem, config)
-        if seeds > 1:
-            return {"": (jax.vmap(update), (state,))}
-        state = jax.tree.map(lambda x: x[0], state)
-        acting = functools.partial(collect, problem, config)
-        return {"": (update, (state,)), " acting": (acting, (state.params, state.carry, state.key))}
+    memory_config: Row = {"d_model": sizes.width, "n_layers": 4}
+    if memory == "s5":
+        memory_config |= {"d_state": sizes.width}
+    shape = {"num_envs": sizes.envs, "num_steps": sizes.rollout, "total_steps": 10**9}
+    config = PPOConfig.paper(memory=memory, memory_config=memory_config, **shape, **settings)
+    problem = build_problem(config)
+    keys = jax.random.split(jax.random.key(0), seeds)
+    state = jax.vmap(lambda key: config.init_state(problem, key, jnp.float32(5e-5)))(keys)
+    update = functools.partial(update_step, problem, config)
+    if seeds > 1:
+        return {"update": (jax.vmap(update), (state,))}
+    state = jax.tree.map(lambda x: x[0], state)
+    acting = functools.partial(collect, problem, config)
+    return {"update": (update, (state,)), "acting": (acting, (state.params, state.carry, state.key))}
 
-    precisions = ("tensorfloat32", "float32") if jax.default_backend() == "gpu" else ("float32",)
-    published = {f"published configuration, {name}": name for name in precisions}
-    tasks: Row = {"RepeatPreviousHard": {}, "MetaCartPole-v0": {"previous_action": True}}
-    seeds, few = f"{sizes.seeds} seeds at once", {"num_epochs": sizes.compared_epochs}
-    built = {run: build(num_epochs=sizes.epochs, precision=name) for run, name in published.items()}
-    built |= {"one seed": build(**few), seeds: build(seeds=sizes.seeds, **few)}
-    built |= {task: build(env_id=task, env_kwargs=given, **few) for task, given in tasks.items()}
-    built["GRU"] = build(memory="gru", **few)
+
+def seconds_of(call: Callable[[], Any], sizes: Sizes) -> float:
+    """Return the median seconds of one call that takes long."""
+    return interleaved_medians({"": call}, rounds=min(sizes.rounds, 3), min_sample_s=0.0)[""]
+
+
+def trainer(sizes: Sizes) -> Iterator[Row]:
+    """Measure the published configuration, one update at a time."""
+    precision = "tensorfloat32" if jax.default_backend() == "gpu" else "float32"
+    few: Row = {"num_epochs": sizes.compared_epochs}
+    published = build(sizes, num_epochs=sizes.epochs, precision=precision)
+    programs = {
+        "published": published["update"],
+        "acting": published["acting"],
+        "one": build(sizes, **few)["update"],
+        "seeds": build(sizes, seeds=sizes.seeds, **few)["update"],
+        "GRU": build(sizes, memory="gru", **few)["update"],
+    }
     began = time.perf_counter()
-    calls = compiled(
-        {
-            run + part: program
-            for run, parts in built.items()
-            for part, program in parts.items()
-            if run in published or not part
-        }
-    )
-    yield {"run": f"{len(calls)} programs compiled side by side", "compile_s": time.perf_counter() - began}
+    calls = compiled(programs)
+    yield {"run": "compiling side by side", "programs": len(calls), "compile_s": time.perf_counter() - began}
 
-    def seconds_of(run: str) -> float:
-        rounds = 1 if run == "GRU" else min(sizes.rounds, 3)
-        return interleaved_medians({"": calls[run]}, rounds=rounds, min_sample_s=0.0)[""]
-
-    steps = sizes.envs * sizes.rollout
-    for run, precision in published.items():
-        seconds = seconds_of(run)
-        speed = steps / seconds
-        below = precision == "tensorfloat32" and speed < TRAINER_TARGET
-        yield {
-            "run": run,
-            "update_s": seconds,
-            "env_steps_per_s": round(speed),
-            "acting_share": seconds_of(f"{run} acting") / seconds,
-            "missed": [f"{speed:.0f} env-steps/s, at least {TRAINER_TARGET}"] if below else [],
-        }
-
-    epochs = f", {sizes.compared_epochs} epochs"
-    one = seconds_of("one seed")
-    yield {"run": f"one seed{epochs}", "update_s": one} | device_shares(calls["one seed"])
-    ratio = seconds_of(seeds) / one
+    seconds = seconds_of(calls["published"], sizes)
+    speed = sizes.envs * sizes.rollout / seconds
     yield {
-        "run": seeds + epochs,
+        "run": f"published configuration, {precision}",
+        "update_s": seconds,
+        "env_steps_per_s": round(speed),
+        "acting_share": seconds_of(calls["acting"], sizes) / seconds,
+        "missed": [f"{speed:.0f} env-steps/s, at least {TRAINER_TARGET}"] if speed < TRAINER_TARGET else [],
+    }
+    epochs = f", {sizes.compared_epochs} epochs"
+    one = seconds_of(calls["one"], sizes)
+    yield {"run": f"one seed{epochs}", "update_s": one} | device_shares(calls["one"])
+    ratio = seconds_of(calls["seeds"], sizes) / one
+    yield {
+        "run": f"{sizes.seeds} seeds at once{epochs}",
         "times_one_seed": ratio,
         "missed": [f"{ratio:.2f} times one seed, at most {SEEDS_TARGET}"] if ratio > SEEDS_TARGET else [],
     }
-    for task in tasks:
-        yield {"run": task + epochs, "env_steps_per_s": round(steps / seconds_of(task))}
-    ratio = seconds_of("GRU") / one
+    ratio = seconds_of(calls["GRU"], sizes) / one
     yield {
         "run": f"GRU{epochs}",
         "times_s5": ratio,
@@ -444,8 +446,29 @@ def trainer(sizes: Sizes) -> Iterator[Row]:
     }
 
 
-def device_shares(call: Callable[[], Any]) -> Row:
-    """Measure the share of a call in the scan's kernels, and idle, waiting for launches."""
+def tasks(sizes: Sizes) -> Iterator[Row]:
+    """Measure what else is published, a few epochs of each, and the other precisions with all of them."""
+    few: Row = {"num_epochs": sizes.compared_epochs}
+    runs: dict[str, Row] = {
+        f"RepeatPreviousHard, {sizes.compared_epochs} epochs": {"env_id": "RepeatPreviousHard"} | few,
+        f"MetaCartPole-v0, {sizes.compared_epochs} epochs": {
+            "env_id": "MetaCartPole-v0",
+            "env_kwargs": {"previous_action": True},
+        }
+        | few,
+    }
+    for precision in ("float32", "bfloat16"):
+        runs[f"published configuration, {precision}"] = {"num_epochs": sizes.epochs, "precision": precision}
+    calls = compiled({run: build(sizes, **settings)["update"] for run, settings in runs.items()})
+    for run, call in calls.items():
+        seconds = seconds_of(call, sizes)
+        speed = sizes.envs * sizes.rollout / seconds
+        yield {"run": run, "update_s": seconds, "env_steps_per_s": round(speed)}
+
+
+def kernels_of(call: Callable[[], Any]) -> list[tuple[float, float, str]]:
+    """Return what a call runs on the GPU, in order: when, how long (µs), its name. On a CPU nothing."""
+    jax.block_until_ready(call())
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder, create_perfetto_trace=True):
             jax.block_until_ready(call())
@@ -462,11 +485,25 @@ def device_shares(call: Callable[[], Any]) -> Row:
         for event in events
         if event.get("name") == "thread_name" and "Stream" in str(event["args"].get("name"))
     }
-    kernels = [
+    return sorted(
         (event["ts"], event["dur"], event["name"])
         for event in events
         if event.get("ph") == "X" and event["pid"] in devices and (event["pid"], event["tid"]) in streams
-    ]
+    )
+
+
+def busy_seconds(call: Callable[[], Any]) -> float:
+    """Measure the seconds in which a call's kernels run, overlaps once; 0 on a CPU."""
+    busy, until = 0.0, 0.0
+    for start, duration, _ in kernels_of(call):
+        busy += max(0.0, start + duration - max(start, until))
+        until = max(until, start + duration)
+    return busy / 1e6
+
+
+def device_shares(call: Callable[[], Any]) -> Row:
+    """Measure the share of a call in the scan's kernels, and idle, waiting for launches."""
+    kernels = kernels_of(call)
     if not kernels:
         return {"scan_share": None, "idle_share": None, "kernels": None}
     wall = max(ts + dur for ts, dur, _ in kernels) - min(ts for ts, _, _ in kernels)
@@ -511,18 +548,20 @@ def main() -> int:
         "scan": lambda: scan(sizes, bandwidth),
         "layer": lambda: layers("layer", sizes),
         "trainer": lambda: trainer(sizes),
+        "tasks": lambda: tasks(sizes),
         "varying": lambda: varying(sizes),
         "memories": lambda: memories(sizes),
         "acting": lambda: [acting.measure(batch, sizes.rounds) for batch in acting.TARGETS],
         "stack": lambda: layers("stack", sizes),
         "tuning": lambda: tuning(sizes),
     }
-    chosen = options.parts or list(parts)
-    kept = []
-    if options.out == RESULTS:
-        kept = recorded_rows("gpu", info, [{"part": part} for part in chosen], ["part"])
+
+    def write(rows: list[Row]) -> Path:
+        kept = recorded_rows("gpu", info, rows, IDENTITY) if options.out == RESULTS else []
+        return write_json("gpu", info, [*kept, *rows], folder=options.out)
+
     began = time.perf_counter()
-    for part in chosen:
+    for part in options.parts or parts:
         started, ours = time.perf_counter(), list[Row]()
         if started - began > budget_s:
             ours = [{"part": part, "missed": [f"not begun: {budget_s:.0f} s were over"]}]
@@ -530,12 +569,12 @@ def main() -> int:
             try:
                 for row in parts[part]():
                     ours.append({"part": part} | row)
-                    write_json("gpu", info, kept + rows + ours, folder=options.out)
+                    write(rows + ours)
             except Exception as error:  # one part's failure must not cost the others' figures
                 traceback.print_exc()
                 ours.append({"part": part, "missed": [f"failed: {type(error).__name__}: {error}"]})
         rows += ours
-        path = write_json("gpu", info, kept + rows, folder=options.out)
+        path = write(rows)
         print(f"{part} ({time.perf_counter() - started:.0f} s)\n{show(ours)}\n", flush=True)
     print(f"written: {path}")
     missed = [f"{row.get('part')}: {line}" for row in rows for line in row.get("missed", [])]

@@ -102,6 +102,10 @@ def collect(
     env_keys = split.keys(env_key, config.num_envs, config.num_steps)
     is_last = jnp.arange(config.num_steps) == config.num_steps - 1
     no_starts = jnp.zeros_like(carry.episode_starts)
+    is_terminal = config.time_limit == "terminal"
+
+    def value_of(memory_state: Pytree, obs_stats: RunningStats | None, obs: Pytree) -> jax.Array:
+        return net.step(prepared, memory_state, _network_input(obs_stats, obs), no_starts)[2]
 
     def step(
         carry: Carry, now: tuple[jax.Array, jax.Array, jax.Array]
@@ -117,14 +121,16 @@ def collect(
         )
         env = problem.step(step_keys, carry.env_state, action)
         done = env.terminated | env.truncated
-        if config.time_limit == "terminal":
+        if is_terminal:
             env = env._replace(terminated=done, truncated=jnp.zeros_like(done))
 
-        def value_final_obs() -> jax.Array:
-            return net.step(prepared, memory_state, _network_input(obs_stats, env.final_obs), no_starts)[2]
-
-        is_needed = is_last | jnp.any(env.truncated)
-        final_value = jax.lax.cond(is_needed, value_final_obs, lambda: jnp.zeros_like(value))
+        final_value = jnp.zeros_like(value)
+        if not is_terminal:
+            final_value = jax.lax.cond(
+                is_last | jnp.any(env.truncated),
+                lambda: value_of(memory_state, obs_stats, env.final_obs),
+                lambda: jnp.zeros_like(value),
+            )
 
         reward, reward_stats, discounted_return = env.reward, carry.reward_stats, carry.discounted_return
         if reward_stats is not None and discounted_return is not None:
@@ -163,6 +169,9 @@ def collect(
         return carry, (transition, Episodes(env.reward, done, episode_return, episode_length, is_finite))
 
     carry, (transitions, episodes) = jax.lax.scan(step, carry, (action_keys, env_keys, is_last))
+    if is_terminal:  # what the rollout cuts off goes on from the next observation
+        last = value_of(carry.memory_state, carry.obs_stats, carry.obs)
+        transitions = transitions._replace(final_value=transitions.final_value.at[-1].set(last))
     return carry, transitions, episodes
 
 

@@ -39,8 +39,10 @@ FORWARD_STEPS: Final = 32
 ADJOINT_STEPS: Final = 16
 """Steps of a block, at most the bits of a word; the adjoint reads two arrays, hence half."""
 
-PROGRAMS: Final = 192
-"""Time is cut until there are so many programs, each with 8 KiB under way: what an H100 asks for."""
+ENOUGH: Final = 96
+"""Programs, each with 8 KiB under way, from which on a cut, which reads the inputs twice, does not pay."""
+PROGRAMS: Final = 256
+"""With fewer, time is cut until there are so many: two for each processor."""
 LARGEST_ROW: Final = 2**30
 """Numbers of one step, so that an offset within it, and the two sums of each, fit 32 bits."""
 
@@ -158,7 +160,7 @@ def _plan(shape: tuple[int, ...], steps: int, segment: int | None, *, reverse: b
         raise ValueError(
             f"inputs: got {batch * parts * width} numbers a step, expected at most {LARGEST_ROW}"
         )
-    return _Plan.cut(shape, steps, segment, reverse=reverse, lanes=LANES, programs=PROGRAMS)
+    return _Plan.cut(shape, steps, segment, reverse=reverse, lanes=LANES, enough=ENOUGH, programs=PROGRAMS)
 
 
 def _arriving(

@@ -43,12 +43,16 @@ class Plan:
         *,
         reverse: bool,
         lanes: int,
+        enough: int,
         programs: int,
     ) -> Self:
-        """Cut time until there are so many programs of so many lanes, or into segments as they are given."""
+        """Cut time into segments as they are given; or, unless there are enough programs of so many lanes,
+        until there are ``programs``.
+        """
         length, batch, parts, width = shape
         if segment is None:
-            wanted = max(1, programs // pl.cdiv(batch * width, lanes))
+            whole = pl.cdiv(batch * width, lanes)
+            wanted = 1 if whole >= enough else programs // max(whole, 1)
             segment = max(SHORTEST_SEGMENT, pl.cdiv(length, wanted))
         segment = pl.next_power_of_2(min(segment, length))
         steps = min(steps, segment)

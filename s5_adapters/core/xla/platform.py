@@ -27,10 +27,11 @@ def has_pallas() -> bool:
 
 
 def has_mosaic() -> bool:
-    """Tell whether the default device runs Pallas' Mosaic GPU kernels: an NVIDIA GPU of compute capability
-    9.0 (Hopper) or more, and a JAX that brings them.
+    """Tell whether the default device runs the Mosaic GPU kernels: an NVIDIA GPU of compute capability 9
+    (Hopper) or 10 (Blackwell), and a JAX that brings them. Later ones, for desktops, have less than half of
+    the shared memory.
     """
-    return _compute_capability() >= 9 and find_spec("jax.experimental.pallas.mosaic_gpu") is not None
+    return _compute_capability() in (9, 10) and find_spec("jax.experimental.pallas.mosaic_gpu") is not None
 
 
 def _compute_capability() -> int:

@@ -10,11 +10,11 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.algorithms.actor_critic import LOSS_METRICS, ActorCriticAlgorithm
 from s5_adapters.purejax.algorithms.algorithm import TrainState, register_algorithm
+from s5_adapters.purejax.algorithms.gradients import global_norm
 from s5_adapters.purejax.algorithms.metrics import UPDATE_METRICS, Metrics, rollout_metrics
 from s5_adapters.purejax.config import Optimizer
 from s5_adapters.purejax.fields import Count, Flag, NonNegative, Positive
@@ -58,7 +58,7 @@ class A2CConfig(ActorCriticAlgorithm):
 
         measured = rollout_metrics(rollout, episodes, value_target, problem.split)
         state = state._replace(params=params, opt_state=opt_state, carry=carry, key=key)
-        return self.finish(state, learning_rate, measured, losses | {"grad_norm": optax.tree.norm(grads)})
+        return self.finish(state, learning_rate, measured, losses | {"grad_norm": global_norm(grads)})
 
 
 def a2c_loss(

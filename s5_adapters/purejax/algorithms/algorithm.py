@@ -13,6 +13,7 @@ import optax
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.parts import part_of
 from s5_adapters.core.registry import Registry
+from s5_adapters.purejax.algorithms.gradients import clip_by_global_norm, global_norm
 from s5_adapters.purejax.algorithms.metrics import FAULT_METRICS, Metrics, find_fault, name_quantity
 from s5_adapters.purejax.config import TrainConfig
 from s5_adapters.purejax.problem import Problem, Pytree
@@ -112,9 +113,7 @@ class Algorithm(TrainConfig, ABC):
 
     def make_optimizer(self) -> optax.GradientTransformation:
         """Return gradient clipping and the optimiser's direction; ``descend`` applies the step size."""
-        clip = (
-            optax.identity() if self.max_grad_norm is None else optax.clip_by_global_norm(self.max_grad_norm)
-        )
+        clip = optax.identity() if self.max_grad_norm is None else clip_by_global_norm(self.max_grad_norm)
         if self.optimizer == "rmsprop":
             rms = optax.scale_by_rms(decay=RMSPROP_DECAY, eps=self.adam_eps, eps_in_sqrt=False)
             return optax.chain(clip, rms)
@@ -141,7 +140,7 @@ class Algorithm(TrainConfig, ABC):
         params = jax.tree.map(lambda param, direction: param - learning_rate * direction, params, directions)
         if self.on_nonfinite == "stop":
             return params, opt_state
-        is_taken = jnp.isfinite(optax.tree.norm(grads))
+        is_taken = jnp.isfinite(global_norm(grads))
         taken: tuple[Pytree, Pytree] = jax.tree.map(partial(jnp.where, is_taken), (params, opt_state), before)
         return taken
 
@@ -180,7 +179,7 @@ class Algorithm(TrainConfig, ABC):
         step_metrics = jax.tree.map(jnp.atleast_1d, step_metrics)
         metrics: Metrics = {name: jnp.int32(-1) for name in FAULT_METRICS} | {"skipped": jnp.int32(0)}
         metrics |= rollout_metrics | jax.tree.map(jnp.mean, step_metrics)
-        metrics |= {"param_norm": optax.tree.norm(state.params), "learning_rate": learning_rate}
+        metrics |= {"param_norm": global_norm(state.params), "learning_rate": learning_rate}
         if self.on_nonfinite == "skip":
             is_taken = jnp.isfinite(step_metrics["grad_norm"])
             step_metrics = jax.tree.map(lambda x: jnp.where(is_taken, x, 0), step_metrics)

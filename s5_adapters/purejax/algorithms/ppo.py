@@ -10,11 +10,11 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from s5_adapters.core.network.distributions import distribution
 from s5_adapters.purejax.algorithms.actor_critic import LOSS_METRICS, ActorCriticAlgorithm
 from s5_adapters.purejax.algorithms.algorithm import TrainState, register_algorithm
+from s5_adapters.purejax.algorithms.gradients import global_norm
 from s5_adapters.purejax.algorithms.metrics import UPDATE_METRICS, Metrics, rollout_metrics
 from s5_adapters.purejax.fields import Count, Flag, Positive, PositiveOrNone
 from s5_adapters.purejax.problem import Problem, Pytree
@@ -138,7 +138,7 @@ class PPOConfig(ActorCriticAlgorithm):
             )
             grads, metrics = split.mean((grads, metrics))
             params, opt_state = self.descend(params, opt_state, grads, learning_rate)
-            return (params, opt_state), metrics | {"grad_norm": optax.tree.norm(grads)}
+            return (params, opt_state), metrics | {"grad_norm": global_norm(grads)}
 
         # Each epoch is a shuffle of the environments; a minibatch is the next few, with their whole rollout.
         # On several devices each shuffles its own, and a minibatch is the next few of every device.
