@@ -502,10 +502,17 @@ def busy_seconds(call: Callable[[], Any]) -> float:
 
 
 def device_shares(call: Callable[[], Any]) -> Row:
-    """Measure the share of a call in the scan's kernels, and idle, waiting for launches."""
+    """Measure the shares of a call in the scan's kernels and idle, waiting for launches, and how many µs which
+    kernels take.
+    """
     kernels = kernels_of(call)
     if not kernels:
         return {"scan_share": None, "idle_share": None, "kernels": None}
+    totals: dict[str, list[float]] = {}
+    for _, duration, name in kernels:
+        count, total = totals.get(name, [0, 0.0])
+        totals[name] = [count + 1, total + duration]
+    longest = sorted(totals.items(), key=lambda item: -item[1][1])[:40]
     wall = max(ts + dur for ts, dur, _ in kernels) - min(ts for ts, _, _ in kernels)
     busy = sum(dur for _, dur, _ in kernels)
     scans = sum(dur for _, dur, name in kernels if "resettable_scan" in name)
@@ -513,6 +520,7 @@ def device_shares(call: Callable[[], Any]) -> Row:
         "scan_share": scans / wall,
         "idle_share": max(0.0, 1 - busy / wall),
         "kernels": len(kernels),
+        "longest": {name: {"count": count, "us": round(total)} for name, (count, total) in longest},
     }
 
 
@@ -522,7 +530,9 @@ def show(rows: list[Row]) -> str:
     def text(value: Any) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
-    names = list(dict.fromkeys(name for row in rows for name in row if name not in ("part", "missed")))
+    names = list(
+        dict.fromkeys(name for row in rows for name in row if name not in ("part", "missed", "longest"))
+    )
     return table(names, [[text(row.get(name, "-")) for name in names] for row in rows])
 
 
