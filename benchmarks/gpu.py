@@ -502,9 +502,7 @@ def busy_seconds(call: Callable[[], Any]) -> float:
 
 
 def device_shares(call: Callable[[], Any]) -> Row:
-    """Measure the shares of a call in the scan's kernels and idle, waiting for launches, and how many µs which
-    kernels take.
-    """
+    """Measure the shares of a call in the scan's kernels and idle, and how many µs which kernels take."""
     kernels = kernels_of(call)
     if not kernels:
         return {"scan_share": None, "idle_share": None, "kernels": None}
