@@ -1,5 +1,8 @@
 """What a rollout hands to the update: values under the right state, advantages, bootstrapping."""
 
+from dataclasses import replace
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -95,6 +98,22 @@ def test_the_last_final_value_is_that_of_the_next_rollouts_first_step(two_rollou
     assert not np.asarray(after.episode_starts[0]).any()
     tolerance = 1e-5 if not config.normalize_observations else 0.2  # the next step's statistics know more
     np.testing.assert_allclose(before.final_value[-1], after.value[0], atol=tolerance)
+
+
+def test_where_time_limits_are_ends_only_the_last_step_is_bootstrapped(two_rollouts):
+    """By the same value as otherwise, and without asking at every step whether one is needed."""
+    config, problem, params, rollouts = two_rollouts
+    terminal = replace(config, time_limit="terminal")
+    start, _, bootstrapped, _ = rollouts[0]
+
+    def run(config, carry):
+        return collect(problem, config, params, carry, jax.random.key(3))
+
+    _, transitions, _ = jax.jit(partial(run, terminal))(start)
+    assert not np.asarray(transitions.terminated[-1]).any()
+    np.testing.assert_allclose(transitions.final_value[-1], bootstrapped.final_value[-1], atol=1e-5)
+    assert " cond[" not in str(jax.make_jaxpr(partial(run, terminal))(start))
+    assert " cond[" in str(jax.make_jaxpr(partial(run, config))(start))
 
 
 def test_the_stored_state_and_the_resets_replay_the_rollout(two_rollouts):
