@@ -9,7 +9,7 @@ alone.
 
 `bytes`: the exchanges in the compiled update, multiplied by the loops that they are in, and what XLA has
 planned per device for the same total batch; then the efficiency at 8, 64 and 512 accelerators that bytes and
-the links below give, each with as many environments as one had that was timed. `guards`: an update with and
+the links below give, each with as many environments as one had that was timed: an A100, and an H200. `guards`: an update with and
 without them, in turns. `speed`: weak scaling. `soak`: resident memory and time per update along a run.
 """
 
@@ -47,8 +47,9 @@ DEVICES = (1, 2, 4, 8)
 GUARDS_TARGET = 1.03
 """An update with guards over one without."""
 PUBLISHED = PPOConfig.paper(env_id="RepeatPreviousEasy", normalize_observations=True, total_steps=10**9)
-PUBLISHED_SECONDS = 298 / 228
-"""Of an update of the published size on one A100, by the authors' 298 s for 228 updates."""
+PUBLISHED_SECONDS = {"A100": 298 / 228, "H200": 65_536 / 165_791}
+"""Of an update of the published size on one of them: the authors' 298 s for 228 updates, and this repository's
+steps a second in TF32 (benchmarks/results/gpu-gpu-nvidia-h200.json), both without normalised observations."""
 TINY = PPOConfig(
     env_id="RepeatPreviousEasy",
     memory_config={"d_model": 8, "d_state": 8, "n_layers": 1},
@@ -147,7 +148,9 @@ def measure_bytes(name: str, config: PPOConfig, counts: list[int]) -> list[dict[
     return rows
 
 
-def predict(row: dict[str, Any], config: PPOConfig, seconds: float) -> list[dict[str, Any]]:
+def predict(
+    row: dict[str, Any], config: PPOConfig, seconds: float, accelerator: str
+) -> list[dict[str, Any]]:
     """Predict one row per number of accelerators, each with as many environments as took one ``seconds``."""
     rows = []
     for devices, (speed, latency) in LINKS.items():
@@ -159,6 +162,7 @@ def predict(row: dict[str, Any], config: PPOConfig, seconds: float) -> list[dict
             {
                 "part": "predicted",
                 "size": row["size"],
+                "accelerator": accelerator,
                 "devices": devices,
                 "num_envs": config.num_envs * devices,
                 "update_s": round(seconds, 3),
@@ -277,9 +281,11 @@ def main() -> int:
         for name in options.sizes:
             config = SIZES[name]
             rows += measure_bytes(name, config, options.devices)
-            seconds = PUBLISHED_SECONDS * config.steps_per_update / PUBLISHED.steps_per_update
-            seconds *= (1 + 3 * config.num_epochs) / (1 + 3 * PUBLISHED.num_epochs)
-            rows += predict(rows[-1], config, seconds)
+            counted = rows[-1]
+            work = config.steps_per_update / PUBLISHED.steps_per_update
+            work *= (1 + 3 * config.num_epochs) / (1 + 3 * PUBLISHED.num_epochs)
+            for accelerator, seconds in PUBLISHED_SECONDS.items():
+                rows += predict(counted, config, work * seconds, accelerator)
     if "guards" in options.parts:
         rows.append(measure_guards(options.rounds))
     if "speed" in options.parts:
@@ -293,7 +299,7 @@ def main() -> int:
     for row in rows:
         print(row)
     if not options.quick:
-        kept = _common.recorded_rows("scaling", info, rows, ("part", "size", "devices", "run"))
+        kept = _common.recorded_rows("scaling", info, rows, ("part", "size", "accelerator", "devices", "run"))
         print(f"written: {_common.write_json('scaling', info, [*kept, *rows])}", file=sys.stderr)
     missed = [
         f"guards: {row['ratio']}, at most {GUARDS_TARGET}"
