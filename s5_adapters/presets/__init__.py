@@ -14,5 +14,12 @@ def preset_names() -> tuple[str, ...]:
 
 
 def read_preset(name: str) -> RunConfig:
-    """Return the configuration of a preset, one of ``preset_names``."""
+    """Return the configuration of a preset.
+
+    Args:
+        name: one of ``preset_names``.
+
+    Raises:
+        ValueError: one line, where there is no preset of that name.
+    """
     return read_config(str(files(__name__).joinpath(name + _SUFFIX)))

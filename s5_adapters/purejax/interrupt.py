@@ -51,13 +51,13 @@ class Interrupts:
 
 
 class TimeLimit:
-    """A limit on how long a process may take, by a clock that no one sets.
+    """A limit on how long a process may take, by the monotonic clock, which no one sets.
 
     Args:
-        seconds: from now on.
+        seconds: how long, from the moment the limit is made.
 
     Attributes:
-        seconds: likewise.
+        seconds: the whole of it, in seconds, as it was given.
     """
 
     def __init__(self, seconds: float):

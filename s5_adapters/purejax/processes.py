@@ -1,7 +1,7 @@
 """Several processes that train one run together: started, agreeing after every chunk, lost together.
 
 JAX connects them (``jax.distributed``). All compute; the first alone reads and writes files, evaluates and
-talks. Whatever a process decides by itself (a signal, its clock) it decides with the others, so that all of
+prints. Whatever a process decides by itself (a signal, its clock) it decides with the others, so that all of
 them run the same programs in the same order.
 """
 
@@ -77,7 +77,7 @@ def are_several() -> bool:
 
 
 def is_first() -> bool:
-    """Tell whether this process is the one that reads, writes and talks."""
+    """Tell whether this process is the one that reads, writes and prints."""
     return not are_several() or int(jax.process_index()) == 0
 
 

@@ -36,7 +36,19 @@ class RestoredPolicy(NamedTuple):
     """MMER: the largest mean episodic return of an update up to this one; NaN if no episode ended."""
 
     def evaluate(self, episodes: int, *, seed: int = 0, deterministic: bool = False) -> Evaluation:
-        """Play whole episodes; see ``Evaluator``."""
+        """Play whole episodes; see ``Evaluator``.
+
+        Args:
+            episodes: how many.
+            seed: of the episodes and of the actions.
+            deterministic: take the most likely action instead of a sample.
+
+        Returns:
+            The returns and lengths of the episodes, ``(episodes,)`` each; rewards are raw.
+
+        Raises:
+            ValueError: ``episodes`` is no positive integer.
+        """
         evaluator = Evaluator(self.problem, episodes, deterministic)
         return evaluator(self.params, self.obs_stats, jax.random.key(seed))
 

@@ -148,7 +148,7 @@ def devices_for(count: int) -> list[Any]:
 
 
 def refuse_other_split(config: Algorithm) -> None:
-    """See whether a run may go on on another number of devices than it was begun on.
+    """See whether a run may resume on another number of devices than it was begun on.
 
     Raises:
         ValueError: one line, where the environment lays a batch out itself (``step_batch``): which states

@@ -133,16 +133,16 @@ class Trainer:
     def resume(
         cls, run_dir: str | Path, *, reporter: Reporter | None = None, devices: int | None = None
     ) -> Self:
-        """Continue the run in ``run_dir`` from its latest checkpoint, with the bits it would have had anyway.
+        """Continue the run in ``run_dir`` from its latest checkpoint, bit-for-bit as if uninterrupted.
 
         Args:
             run_dir: the folder of the run.
             reporter: shows progress.
-            devices: to go on on another number of devices than it was begun on; the bits are then others.
+            devices: to resume on another number of devices than it was begun on; the bits are then others.
 
         Raises:
             ValueError: one line, where the folder holds no run, a run that is going on, a checkpoint of
-                another configuration, or one that does not go on on these devices.
+                another configuration, or one that cannot resume on these devices.
         """
         if Path(run_dir).is_file():
             raise ValueError(f"{run_dir}: is a file, expected the folder of a run")

@@ -94,7 +94,22 @@ class MaskableS5Policy(S5Policy):
         deterministic: bool = False,
         action_masks: Any = None,
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor, RNNStates]:
-        """Act and evaluate as `S5Policy` does, by the masks."""
+        """Act and evaluate as `S5Policy` does, by the masks.
+
+        Args:
+            obs: as `S5Policy.forward`'s.
+            lstm_states: likewise.
+            episode_starts: likewise.
+            deterministic: likewise.
+            action_masks: `(batch, K)` bool, true where an action is allowed; None asks the function that
+                `masked_by` named, and allows everything without one.
+
+        Returns:
+            actions `(batch, *action_shape)`, values `(batch, 1)`, log-probabilities `(batch,)`, next states.
+
+        Raises:
+            ValueError: masks of another width.
+        """
         if action_masks is None and self._mask_source is not None:
             action_masks = self._mask_source()
         with self._allowing(action_masks):
@@ -115,7 +130,23 @@ class MaskableS5Policy(S5Policy):
         episode_starts: th.Tensor,
         action_masks: Any = None,
     ) -> tuple[th.Tensor, th.Tensor, th.Tensor | None]:
-        """Return values, log-probabilities and entropies by the masks, `obs`' own where it brings them."""
+        """Return values, log-probabilities and entropies of what was done by the masks, differentiable.
+
+        Args:
+            obs: as `S5Policy.evaluate_actions`' `(n_seq * steps, *obs_shape)`, or with the masks that were
+                acted by as a `MaskedObservation`.
+            actions: likewise.
+            lstm_states: likewise.
+            episode_starts: likewise.
+            action_masks: `(n_seq * steps, K)` bool, in the place of the observation's; None leaves those, and
+                allows everything without them.
+
+        Returns:
+            values `(n_seq * steps, 1)`, log-probabilities and entropies `(n_seq * steps,)`.
+
+        Raises:
+            ValueError: masks of another width.
+        """
         seen, own = split_mask(obs)
         with self._allowing(own if action_masks is None else action_masks):
             return super().evaluate_actions(seen, actions, lstm_states, episode_starts)

@@ -68,7 +68,7 @@ def minibatches(n_steps: int, n_envs: int, length: int, batch_size: int) -> tupl
     """Count minibatches, and segments in each; some hold one segment less and are filled up, masked.
 
     As many as bring each nearest to `batch_size` rows, fewer where a minibatch would have a single row: its
-    advantage, divided by the deviation of nothing, is NaN. A rollout of a single row stays one.
+    advantage, divided by the standard deviation of one value, is NaN. A rollout of a single row stays one.
     """
     per_env = -(-n_steps // length)
     count = per_env * n_envs

@@ -18,7 +18,8 @@ class Buckets:
     logarithm of the sizes seen, never with the number of minibatches.
 
     Args:
-        max_waste: how many times its own size a shape may be padded to.
+        max_waste: how many times its own size a shape may be padded to: three, unless said otherwise
+            (`S5Policy` and `S5RLModule` say four).
         exact_first: take the first shape as it is, since it is likely to stay the only one.
     """
 
@@ -32,7 +33,12 @@ class Buckets:
         self.shapes.add(shape)
 
     def fit(self, *shape: int, max_waste: float | None = None) -> tuple[int, ...]:
-        """Return the shape to pad to."""
+        """Return the shape to pad to, and make it known if it was not.
+
+        Args:
+            *shape: the sizes of the axes that are padded; every call gives as many.
+            max_waste: in the place of the constructor's, for this shape.
+        """
         if shape in self.shapes:
             return shape
         limit = math.prod(shape) * (self.max_waste if max_waste is None else max_waste)

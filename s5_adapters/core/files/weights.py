@@ -237,8 +237,13 @@ def choose_action(action: ActionSpec, inputs: Array, key: Array | None = None) -
 def save_policy(path: str | os.PathLike[str], policy: Policy) -> None:
     """Write a policy to one file, whole or not at all.
 
+    Args:
+        path: the file; one that is there already is replaced.
+        policy: what to write.
+
     Raises:
         ValueError: the parameters are not those of the architecture, or not finite.
+        OSError: the file cannot be written; what was there before is whole.
 
     """
     tensors = {f"params/{name}": np.asarray(leaf) for name, leaf in _flatten(policy.params).items()}

@@ -29,10 +29,16 @@ def complete(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def complete_as_formerly(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the same arguments, with the constructor's own defaults for what ``complete`` would add: what
-    runs and checkpoints mean that were written before there was ``complete``.
+    """Fill missing arguments with the constructor's own defaults, as versions before ``complete`` did.
 
-    A memory that is not registered, or not yet, leaves them as they are.
+    That is what runs and checkpoints mean that such a version wrote.
+
+    Args:
+        name: a memory. One that is not registered, or not yet, leaves the arguments as they are.
+        said: some of its keyword arguments.
+
+    Returns:
+        What was said, and the constructor's defaults of whatever ``complete`` would add.
 
     Raises:
         ValueError: the memory refuses them.
@@ -45,16 +51,21 @@ def complete_as_formerly(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def carry_over(name: str, config: Mapping[str, Any], to: str) -> dict[str, Any]:
-    """Return what another memory takes over from the arguments of one: width, depth, and whatever both know
-    and the one would not have had anyway.
+    """Choose the arguments that stay when one memory is replaced by another.
+
+    Width and depth stay. Any other stays if the new memory has an argument of that name and the value is not
+    the default of the old.
 
     Args:
-        name: the one memory.
+        name: the old memory.
         config: its arguments, said or completed.
-        to: the other.
+        to: the new memory.
+
+    Returns:
+        The arguments of ``config`` that stay.
 
     Raises:
-        ValueError: an unknown memory, or arguments that the one refuses.
+        ValueError: an unknown memory, or arguments that the old memory refuses.
 
     """
 

@@ -111,7 +111,17 @@ class Memory(ABC):
 
     @abstractmethod
     def init(self, key: Array, width: int) -> Params:
-        """Make parameters for inputs with that number of features."""
+        """Make parameters for inputs with that number of features.
+
+        Args:
+            key: a typed key, as ``jax.random.key`` makes it; one key gives the same parameters each time.
+            width: F, the number of features of an input.
+
+        Returns:
+            A mapping of names to float32 arrays; what belongs to layers is stacked over them on axis 0. Which
+            names there are, and from which distributions they are drawn, each memory's class says.
+
+        """
 
     def param_shapes(self, width: int) -> Any:
         """Return ``init``'s result for inputs of that width, uncomputed: ``jax.ShapeDtypeStruct`` leaves."""

@@ -21,7 +21,7 @@ from s5_adapters.core.shapes import Float
 
 DISCRETIZATIONS: Final = ("zoh", "bilinear")
 POLICY_TIME_STEPS: Final = {"dt_min": 0.01, "dt_max": 1.0}
-"""A policy's initial time steps: lanes that remember 2 to 200 steps. The constructor's own, the paper's, are
+"""A policy's initial time steps: states that remember 2 to 200 steps. The constructor's own, the paper's, are
 20 to 2,000."""
 MAX_REAL_PART: Final = -1e-4
 """The bound below which ``clip_eigenvalues`` keeps real parts (Goel et al. 2022, arXiv 2202.09729, 4)."""
@@ -36,7 +36,7 @@ class S5(DiagonalStack):
 
         x_t = exp(lambda dt) x_{t-1} + B_bar u_t,    y_t = 2 Re(C x_t) + D u_t
 
-    whose state has P = d_state / 2 complex lanes, conjugate symmetry supplying the other half.
+    of P = d_state / 2 complex states, conjugate symmetry supplying the other half.
 
     Attributes:
         d_state: complex state size before conjugate symmetry halves it; a multiple of ``2 * n_blocks``.
@@ -77,7 +77,19 @@ class S5(DiagonalStack):
 
     @classmethod
     def policy_defaults(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Add the time steps, the smallest of them the paper's where the largest was said to be less."""
+        """Return what a policy's S5 has where ``config`` leaves it out: ``d_state``, ``dt_min``, ``dt_max``.
+
+        ``d_state`` is d_model, rounded up to a multiple of ``2 * n_blocks``; the initial time steps are
+        ``POLICY_TIME_STEPS``. Where ``dt_max`` was said and lies below their ``dt_min``, ``dt_min`` is the
+        constructor's own, the paper's.
+
+        Args:
+            config: the arguments that were said; ``d_model`` and ``n_layers`` are always among them.
+
+        Raises:
+            ValueError: a ``dt_max`` that is not positive, or a ``d_model`` or ``n_blocks`` that is no size.
+
+        """
         time_steps = dict(POLICY_TIME_STEPS)
         if positive("dt_max", config.get("dt_max", cls.dt_max)) < time_steps["dt_min"]:
             time_steps["dt_min"] = cls.dt_min

@@ -60,7 +60,19 @@ class ActorCritic:
         return self.trunk.initial_state(batch_size)
 
     def init(self, key: Array) -> dict[str, Any]:
-        """Make parameters, compiled as one program."""
+        """Make parameters, compiled as one program.
+
+        Kernels of dense layers and convolutions are orthogonal, their biases zero, the memory's parameters
+        its own ``init``'s. The fresh actor prefers no action, and a ``Box`` has standard deviations of 1.
+
+        Args:
+            key: a typed key, as ``jax.random.key`` makes it; one key gives the same parameters each time.
+
+        Returns:
+            ``{"trunk": ..., "heads": ...}``, nested dicts of float32 arrays, of the shapes that
+            ``param_shapes`` tells.
+
+        """
         params: dict[str, Any] = self._initialiser.run(key)
         return params
 

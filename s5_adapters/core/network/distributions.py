@@ -101,11 +101,20 @@ class Distribution(ABC):
 
     @abstractmethod
     def sample(self, key: Array) -> Array:
-        """Draw one action each."""
+        """Draw one action each.
+
+        Args:
+            key: a typed key, as ``jax.random.key`` makes it.
+
+        Returns:
+            ``(...)`` int32 of a ``Discrete``, ``(..., len(nvec))`` int32 of a ``MultiDiscrete``, ``(..., n)``
+            float32 of a ``Box`` of n components, not clipped to its bounds.
+
+        """
 
     @abstractmethod
     def mode(self) -> Array:
-        """Return the most likely action of each."""
+        """Return the most likely action of each, in ``sample``'s shape and dtype."""
 
     @abstractmethod
     def log_prob(self, action: Array) -> Float[Array, "*batch"]:
@@ -203,6 +212,9 @@ def distribution(action: ActionSpec, inputs: Float[Array, "*batch K"]) -> Distri
 
     Returns:
         A distribution whose batch shape is ``inputs.shape[:-1]``.
+
+    Raises:
+        ValueError: ``inputs`` has another width than the action space asks for.
 
     """
     if inputs.shape[-1] != action.num_inputs:
