@@ -8,10 +8,11 @@ from importlib.util import find_spec
 
 from s5_adapters.rllib._config import S5PPOConfig
 from s5_adapters.rllib._envs import check_autoreset, register_envs
+from s5_adapters.rllib._learner import S5PPOTorchLearner
 from s5_adapters.rllib._module import S5RLModule
 from s5_adapters.rllib._process import is_worker, settle_process
 
-__all__ = ["S5PPOConfig", "S5RLModule", "check_autoreset", "register_envs"]
+__all__ = ["S5PPOConfig", "S5PPOTorchLearner", "S5RLModule", "check_autoreset", "register_envs"]
 
 if is_worker():  # what Ray unpickles next may hold arrays of JAX's
     settle_process()
