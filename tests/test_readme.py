@@ -3,11 +3,16 @@
 import importlib
 import re
 import subprocess
+from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
 
+from s5_adapters.core import ActorCritic, ActorCriticConfig, Discrete
+from s5_adapters.core.files.weights import Policy, save_policy
 from tests.compilation import quick_compilation
-from tests.documents import CHECKOUT, DOCS
+from tests.documents import CHECKOUT, DOCS, python_blocks
 
 README = (CHECKOUT / "README.md").read_text()
 TEST_COMMAND = "make test"
@@ -58,6 +63,29 @@ def test_environment_snippet_runs() -> None:
     names: dict[str, object] = {}
     exec(compile(snippet_with("s5_envs.make("), "README.md", "exec"), names)
     assert names["env"] is not None
+
+
+def test_policy_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    sizes = {"d_model": 8, "d_state": 8, "n_layers": 1}
+    config = ActorCriticConfig(obs_shape=(4,), action=Discrete(4), memory="s5", memory_config=sizes)
+    policy = Policy(config, ActorCritic(config).init(jax.random.key(0)))
+    save_policy(tmp_path / "runs" / "demo" / "policy.safetensors", policy)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(compile(snippet_with("load_policy("), "README.md", "exec"), names)
+    assert names["action"].shape == (8,)
+
+
+def test_the_guides_setting_of_memory_length_is_the_one_that_reproduce_runs() -> None:
+    from s5_adapters.reproduce.experiments.memory_length import entries
+
+    (block,) = (block for block in python_blocks("trainer.md") if "published = A2CConfig(" in block)
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/trainer.md", "exec"), names)
+    label = f"MemoryChain-{names['length']}/s5/published"
+    (entry,) = (entry for entry in entries("small") if entry.label == label)
+    assert names["published"].completed().to_dict() == entry.work["config"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", *PAGES])
