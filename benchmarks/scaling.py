@@ -9,8 +9,9 @@ alone.
 
 `bytes`: the exchanges in the compiled update, multiplied by the loops that they are in, and what XLA has
 planned per device for the same total batch; then the efficiency at 8, 64 and 512 accelerators that bytes and
-the links below give, each with as many environments as one had that was timed: an A100, and an H200. `guards`: an update with and
-without them, in turns. `speed`: weak scaling. `soak`: resident memory and time per update along a run.
+the links below give, each with as many environments as the one A100 and the one H200 had that were timed.
+`guards`: an update with and without them, in turns. `speed`: weak scaling. `soak`: resident memory and time
+per update along a run.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ GUARDS_TARGET = 1.03
 """An update with guards over one without."""
 PUBLISHED = PPOConfig.paper(env_id="RepeatPreviousEasy", normalize_observations=True, total_steps=10**9)
 PUBLISHED_SECONDS = {"A100": 298 / 228, "H200": 65_536 / 165_791}
-"""Of an update of the published size on one of them: the authors' 298 s for 228 updates, and this repository's
-steps a second in TF32 (benchmarks/results/gpu-gpu-nvidia-h200.json), both without normalised observations."""
+"""Of an update of the published size on one of them, observations as they are: the authors' 298 s for 228
+updates, and this repository's steps a second in TF32 (benchmarks/results/gpu-gpu-nvidia-h200.json)."""
 TINY = PPOConfig(
     env_id="RepeatPreviousEasy",
     memory_config={"d_model": 8, "d_state": 8, "n_layers": 1},
@@ -148,9 +149,7 @@ def measure_bytes(name: str, config: PPOConfig, counts: list[int]) -> list[dict[
     return rows
 
 
-def predict(
-    row: dict[str, Any], config: PPOConfig, seconds: float, accelerator: str
-) -> list[dict[str, Any]]:
+def predict(row: dict[str, Any], config: PPOConfig, seconds: float, accelerator: str) -> list[dict[str, Any]]:
     """Predict one row per number of accelerators, each with as many environments as took one ``seconds``."""
     rows = []
     for devices, (speed, latency) in LINKS.items():

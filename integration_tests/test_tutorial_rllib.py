@@ -16,7 +16,7 @@ def test_rllib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sizes = {
         "num_env_runners=2": "num_env_runners=0",
-        '"d_model": 64, "encoder"': '"d_model": 8, "encoder"',
+        '"d_model": 64,\n            "encoder"': '"d_model": 8,\n            "encoder"',
         "gamma=0.0": "train_batch_size_per_learner=512, minibatch_size=256, num_epochs=1, gamma=0.0",
         "range(60)": "range(1)",
     }

@@ -31,5 +31,7 @@ def test_prose_has_at_most_100_columns(page: str) -> None:
 def test_long_prose_is_found_and_what_cannot_be_wrapped_is_left() -> None:
     long = "word " * 30
     link = f"[{long}](page.md)"
-    page = f"{long}\n- {long}\n```sh\n{long}\n```\n| {long} |\n# {long}\n{link}\n- {link}.\n{link} and {long}\n"
+    page = (
+        f"{long}\n- {long}\n```sh\n{long}\n```\n| {long} |\n# {long}\n{link}\n- {link}.\n{link} and {long}\n"
+    )
     assert [line.split(":")[0] for line in too_long(page)] == ["1", "2", "10"]
