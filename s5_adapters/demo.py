@@ -34,11 +34,7 @@ FOLDER = Path("runs") / "demo"
 # settling for two suits taken for one (a return of 0.5), and annealing ends the run at its best.
 _SHARED = PPOConfig(gamma=0.9, gae_lambda=0.8, entropy_coef=0.01)
 CONFIGS = {
-    # A state of S5 remembers about 2 / dt steps, and episodes last 51. The demo's figures in the
-    # documentation are of this range.
-    "s5": replace(
-        _SHARED, memory="s5", memory_config={"d_model": 64, "n_layers": 2, "dt_min": 0.01, "dt_max": 0.1}
-    ),
+    "s5": replace(_SHARED, memory="s5", memory_config={"d_model": 64, "n_layers": 2}),
     "feedforward": replace(_SHARED, memory="feedforward", memory_config={"d_model": 64, "n_layers": 2}),
 }
 

@@ -167,3 +167,19 @@ def test_evaluation_tasks_share_no_key_with_training_tasks() -> None:
     assert played[0] == played[1]
     assert not drawn & (played[0] | played[2])
     assert not played[0] & played[2]
+
+
+def test_without_resets_the_second_tasks_are_counted() -> None:
+    """The first begins with an empty memory, as nothing in such a training does but its beginning."""
+    with_resets, without = (
+        play_tasks(problem, problem.net.init(jax.random.key(0)), None, 50)[0].rewards
+        for problem in (build_problem(tiny("ShowsKey", resets=resets)) for resets in (True, False))
+    )
+    assert with_resets.shape == without.shape == (50, 1)
+    assert not set(with_resets[:, 0]) & set(without[:, 0])
+    problem = build_problem(tiny("Echoes", resets=False))
+    for length, family in zip(
+        (2, 3), play_tasks(problem, problem.net.init(jax.random.key(0)), None, 2), strict=True
+    ):
+        np.testing.assert_array_equal(family.trial_returns, np.full((2, 2), length * (length + 1) / 2))
+        np.testing.assert_array_equal(family.rewards, np.tile(np.arange(1, length + 1), (2, 2)))

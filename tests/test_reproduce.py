@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
+from s5_adapters.adaptation.curves import Adaptation, Curve
+from s5_adapters.adaptation.figure import draw
 from s5_adapters.cli import main
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.matching import count_params
@@ -24,7 +27,7 @@ from s5_adapters.purejax.logging import read_log, write_atomically
 from s5_adapters.reproduce import command
 from s5_adapters.reproduce.experiments import experiment_names, find_experiment
 from s5_adapters.reproduce.progress import LastRow
-from s5_adapters.reproduce.published import MEMORY_LENGTH, POPGYM_BEST, POPGYM_HARD
+from s5_adapters.reproduce.published import MEMORY_LENGTH, META_DMC, POPGYM_BEST, POPGYM_HARD
 from s5_adapters.reproduce.reports import write_report
 from s5_adapters.reproduce.reports.lines import Line
 from s5_adapters.reproduce.reports.returns import budget, normalised, returns_within
@@ -33,10 +36,11 @@ from s5_adapters.reproduce.reports.scaling import flatness
 from s5_adapters.reproduce.runners import adapt, sb3, scaling, train
 from s5_adapters.reproduce.spec import Cell, Entry, adapting, cells, choose, configuration, trained
 from s5_adapters.sweeps.curves import best_return, final_return, largest_fall, return_within
-from s5_adapters.sweeps.folder import read_failures, read_results
+from s5_adapters.sweeps.folder import read_commands, read_failures, read_results, write_sweep
 from s5_adapters.sweeps.machine import machine, usable_cores
 from s5_adapters.sweeps.processes import Job, run_jobs
 from s5_adapters.sweeps.statistics import stratified_estimate
+from s5_envs.in_context.meta_dmc import TASKS
 from s5_envs.listing import registry_table
 from tests.compilation import quick_compilation
 from tests.purejax.helpers import small_config
@@ -142,6 +146,12 @@ def test_a_robust_setting_changes_one_thing_and_novel_cartpole_has_ten_seeds() -
     for setting, name in changed.items():
         config = entries[f"RepeatPreviousEasy/s5/{setting}"].work["config"]
         assert [key for key in default if config[key] != default[key]] == [name]
+    for task, dt_min in (("RepeatPreviousEasy", 0.01), ("PositionOnlyCartPoleEasy", 0.001)):
+        now, before = (
+            entries[f"{task}/s5/{setting}"].work["config"] for setting in ("default", "default before")
+        )
+        assert (now["memory_config"]["dt_min"], now["memory_config"]["dt_max"]) == (0.01, 1.0)
+        assert before == now | {"memory_config": now["memory_config"] | {"dt_min": dt_min, "dt_max": 0.1}}
     bounded = entries["RepeatPreviousEasy/s5/eigenvalues bounded"].work["config"]["memory_config"]
     assert bounded == {**default["memory_config"], "clip_eigenvalues": True}
     half = entries["RepeatPreviousEasy/s5/half learning rate"].work["config"]
@@ -250,6 +260,44 @@ def test_a_killed_cell_goes_on_and_a_failing_one_is_named(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].endswith("done before")
     assert lines[-1] == f"wrote {tmp_path / 'report.md'}"
+    assert read_failures(tmp_path) == {name: reason}, "what an earlier command left is still missing"
+
+
+def test_a_folder_keeps_the_commands_that_made_it_and_names_what_was_interrupted(tmp_path: Path) -> None:
+    write_sweep(tmp_path, "first", {"begun": {}, "failed": {}, "never": {}})
+    (tmp_path / "runs").mkdir()
+    for name in ("begun", "failed"):
+        (tmp_path / "runs" / f"{name}.log").write_text("" if name == "begun" else "words\nwhy\n")
+    (tmp_path / "runs" / "begun.cell").write_text("{}")
+    write_sweep(tmp_path, "second", {"waiting": {}})
+    write_sweep(tmp_path, "first", {"waiting": {}})
+    assert read_commands(tmp_path) == ["second", "first"]
+    assert read_failures(tmp_path) == {
+        "begun": "interrupted, or under way",
+        "failed": "why",
+        "waiting": "not run yet",
+    }
+    (tmp_path / "sweep.json").write_text('{"commands": []')
+    with pytest.raises(ValueError, match=r"sweep\.json: not the note of a sweep: "):
+        write_sweep(tmp_path, "third", {})
+
+
+def test_a_report_is_of_one_experiment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "runs" / "one.json"
+    file.parent.mkdir()
+    cell = Cell(tiny(), (0,), "cpu").to_dict()
+    for content, message in (
+        ({"cell": cell, **WHERE}, f"{tmp_path}: a run of task '{TASK}' there, expected runs of scaling"),
+        ({}, f"{file}: not the result of a run: KeyError('machine')"),
+        ([], f"{file}: not the result of a run: "),
+    ):
+        file.write_text(json.dumps(content))
+        assert main(["reproduce", "scaling", "--report", "-o", str(tmp_path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"s5-adapters: {message}")
+        assert error.count("\n") == 1
+    assert main(["reproduce", "scaling", "-o", str(file)]) == 2
+    assert capsys.readouterr().err.startswith("s5-adapters: [Errno ")
 
 
 def test_all_seeds_in_one_program_give_what_they_give_alone(whole: Run, tmp_path: Path) -> None:
@@ -344,7 +392,7 @@ def test_scaling_measures_a_memory_and_says_what_does_not_fit(
 ) -> None:
     config = {"d_model": 8, "d_state": 8, "n_layers": 1}
     work = {"memory": "s5", "memory_config": config, "length": 16, "batch": 2}
-    cell = Cell(Entry("length-16", "s5", "small", "scaling", work, position=16), (0,), "cpu")
+    cell = Cell(Entry("length-128", "s5", "small", "scaling", work, position=16), (0,), "cpu")
     with quick_compilation():
         result = scaling.run(cell, tmp_path)
     assert result["fits"]
@@ -492,11 +540,11 @@ def test_the_table_says_what_was_measured(tmp_path: Path) -> None:
     text = write_report("popgym-hard", tmp_path).read_text()
     assert (
         "| RepeatPreviousHard | s5 | tiny | 1,234 | 8 | 2 | 100 | 20 | 23 | 1.035 ± 0.049 | "
-        "0.935 [0.900, 0.970] | 0.935 | 0.935 in 20 s | 1 of 2 | .91 | .191 (LMU) |" in text
+        "0.935 [0.900, 0.970] | 0.957 | 0.935 | 0.935 in 20 s | 1 of 2 | .91 | .191 (LMU) |" in text
     )
     assert (
         "| RepeatPreviousHard | gru | tiny | 1,234 | 8 | 2 | 100 | 80† | 83† | 0.600 ± 0.000 | "
-        "0.500 [0.500, 0.500] | 0.500 | 0.100 in 20 s | 0 of 2 | -.46 | .191 (LMU) |" in text
+        "0.500 [0.500, 0.500] | 0.666 | 0.500 | 0.100 in 20 s | 0 of 2 | -.46 | .191 (LMU) |" in text
     )
     assert "; cells at a time: 1 (2 of 4), 2 (2 of 4); seconds with † are of cells that shared " in text
 
@@ -638,3 +686,23 @@ def test_meta_control_has_held_out_families_and_s5_on_them_alone() -> None:
     untrained = entries["MetaControl/untrained/small"].work
     assert configuration(untrained).num_updates == 1
     assert all(entry.work["held_out"] for entry in entries.values() if entry.setting == "small")
+
+
+def test_a_line_has_one_colour_in_all_families_and_published_returns_stand_by_family(tmp_path: Path) -> None:
+    """The held-out family alone has the second line, whose colour is its own."""
+    one = Curve(np.array([1.0]), np.array([0.0]))
+    whole = [
+        Adaptation(label, (), split, family, one, np.array([1]), one, np.ones(1))
+        for label, split, family in (
+            ("s5", "training", "PointMass"),
+            ("gru", "held_out", "ReacherHard"),
+            ("s5", "held_out", "ReacherHard"),
+        )
+    ]
+    draw(whole, tmp_path / "a.svg")
+    text = (tmp_path / "a.svg").read_text()
+    colors = re.findall(r"stroke: (#1f77b4|#ff7f0e)", text)
+    assert {"#1f77b4", "#ff7f0e"} == set(colors)
+    assert META_DMC.find("ReacherHard", "lstm") == "614"
+    tasks = set(TASKS)
+    assert META_DMC.values.keys() == tasks

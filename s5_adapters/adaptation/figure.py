@@ -24,13 +24,15 @@ def draw(adaptations: Sequence[Adaptation], output: Path) -> None:
         ValueError: one line, for a format that cannot be written.
     """
     families = list(dict.fromkeys((a.split, a.family) for a in adaptations))
+    # One colour for a label in all panels, of which some lack some.
+    colors = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(a.label for a in adaptations))}
     figure = new_figure(output, (10, 0.6 + 2.6 * len(families)))
     grid = figure.subplots(len(families), 2, squeeze=False)
     for (split, family), (left, right) in zip(families, grid, strict=True):
         for a in adaptations:
             if (a.split, a.family) == (split, family):
-                _band(left, np.arange(len(a.by_trial.mean)), a.by_trial, a.label)
-                _band(right, a.step, a.by_step, a.label)
+                _band(left, np.arange(len(a.by_trial.mean)), a.by_trial, a.label, colors[a.label])
+                _band(right, a.step, a.by_step, a.label, colors[a.label])
         left.set_title(family if split == "training" else f"{family} (held out)", fontsize="medium")
         left.set_ylabel("return of the trial")
         right.set_ylabel("mean reward of a step")
@@ -38,14 +40,13 @@ def draw(adaptations: Sequence[Adaptation], output: Path) -> None:
             axes.grid(alpha=0.3)
     grid[-1, 0].set_xlabel("trial")
     grid[-1, 1].set_xlabel("step within the task")
-    grid[0, 0].legend(frameon=False, fontsize="small")
+    lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
+    grid[0, 0].legend([lines[label] for label in colors], list(colors), frameon=False, fontsize="small")
     output.parent.mkdir(parents=True, exist_ok=True)
     save(figure, output)
 
 
-def _band(axes: "Axes", x: np.ndarray, curve: Curve, label: str) -> None:
-    (line,) = axes.plot(x, curve.mean, label=label, marker="." if len(x) <= 64 else None)
+def _band(axes: "Axes", x: np.ndarray, curve: Curve, label: str, color: str) -> None:
+    axes.plot(x, curve.mean, label=label, color=color, marker="." if len(x) <= 64 else None)
     error = np.nan_to_num(curve.standard_error)
-    axes.fill_between(
-        x, curve.mean - error, curve.mean + error, color=line.get_color(), alpha=0.2, linewidth=0
-    )
+    axes.fill_between(x, curve.mean - error, curve.mean + error, color=color, alpha=0.2, linewidth=0)

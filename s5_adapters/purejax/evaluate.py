@@ -69,7 +69,7 @@ class _Loop(NamedTuple):
     episode_return: jax.Array
     episode_length: jax.Array
     key: jax.Array
-    finished: jax.Array  # (num_envs,) int32: episodes finished
+    finished: jax.Array  # (num_envs,) int32: episodes finished; negative before those that count
     returns: jax.Array  # (num_envs, quota) float32
     lengths: jax.Array  # (num_envs, quota) int32
 
@@ -79,6 +79,7 @@ class Evaluator:
 
     Every environment plays a share of the episodes that is fixed beforehand: taking whichever end first would
     favour short ones. The memory starts empty in each, observations are normalised by frozen statistics.
+    Without resets, the memory is what an episode before, which is not counted, left in it.
 
     Args:
         problem: environment and network.
@@ -149,7 +150,7 @@ def _reset(problem: Problem, shares: tuple[int, ...], key: jax.Array) -> _Loop:
         episode_return=jnp.zeros(num_envs, jnp.float32),
         episode_length=jnp.zeros(num_envs, jnp.int32),
         key=key,
-        finished=jnp.zeros(num_envs, jnp.int32),
+        finished=jnp.full(num_envs, -problem.unseen_episodes, jnp.int32),
         returns=jnp.zeros((num_envs, max(shares)), jnp.float32),
         lengths=jnp.zeros((num_envs, max(shares)), jnp.int32),
     )
@@ -178,8 +179,8 @@ def _play(
         episode_return = loop.episode_return + env.reward
         episode_length = loop.episode_length + 1
 
-        # Where nothing ended, and past the share, the slot is out of bounds and the write is dropped.
-        slot = jnp.where(done, loop.finished, loop.returns.shape[1])
+        # Where nothing that counts ended, and past the share, the slot is out of bounds: nothing is written.
+        slot = jnp.where(done & (loop.finished >= 0), loop.finished, loop.returns.shape[1])
         rows = jnp.arange(num_envs)
         return steps + 1, _Loop(
             env_state=env.state,

@@ -51,6 +51,8 @@ class Problem(Shared):
         resets: whether the memory is told where episodes start.
 
     Attributes:
+        unseen_episodes: episodes (tasks) that each environment plays before those that an evaluation
+            counts: one where the memory is never told of a start, as it is full of the past in training.
         programs: what was compiled for it and goes with it, by kind.
         split: over which devices its environments are; those of ``over`` alone are split.
     """
@@ -85,6 +87,7 @@ class Problem(Shared):
             )
         )
         self.programs: dict[Hashable, Any] = {}
+        self.unseen_episodes = 0 if resets else 1
         self._resets = resets
 
     def over(self, split: Split) -> "Problem":

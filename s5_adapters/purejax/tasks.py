@@ -57,8 +57,9 @@ def play_tasks(
 ) -> list[Tasks]:
     """Play tasks side by side, one in each environment, all of their trials.
 
-    The memory starts empty in each task, observations are normalised by frozen statistics. The keys that
-    draw the tasks are no training's, whatever its seed.
+    The memory starts empty in each task, observations are normalised by frozen statistics. Without resets,
+    the memory is what a task before, which is not counted, left in it. The keys that draw the tasks are no
+    training's, whatever its seed.
 
     Args:
         problem: environment and network; the environment has ``Trials``.
@@ -80,17 +81,25 @@ def play_tasks(
     programs: _Programs = problem.programs[kind]
     loop = programs.reset(jax.random.fold_in(jax.random.key(seed), _STREAM))
     chunks: list[dict[str, np.ndarray]] = []
-    finished = np.zeros(num_envs, bool)
-    while not finished.all():
+    finished = np.zeros(num_envs, np.int32)
+    while finished.min() <= problem.unseen_episodes:
         loop, record = programs.play(loop, params, obs_stats)
         chunks.append({name: np.asarray(values) for name, values in record._asdict().items()})
-        finished |= chunks[-1]["done"].any(axis=0)
+        finished += chunks[-1]["done"].sum(axis=0, dtype=np.int32)
     steps = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in _Record._fields}
-    first = steps["family"][0]
+    counted = _counted(steps, problem.unseen_episodes)
     return [
-        _played(name, {field: values[:, first == i] for field, values in steps.items()})
+        _played(name, {field: values[:, counted["family"][0] == i] for field, values in counted.items()})
         for i, name in enumerate(families)
     ]
+
+
+def _counted(record: dict[str, np.ndarray], tasks_before: int) -> dict[str, np.ndarray]:
+    """Keep of a record, ``(steps, envs)``, each environment's tasks after its first ``tasks_before``."""
+    begun = np.cumsum(record["done"], axis=0) - record["done"]
+    first = (begun == tasks_before).argmax(axis=0)
+    rows = np.minimum(first + np.arange(len(begun))[:, None], len(begun) - 1)
+    return {field: np.take_along_axis(values, rows, axis=0) for field, values in record.items()}
 
 
 def _played(name: str, record: dict[str, np.ndarray]) -> Tasks:

@@ -27,8 +27,8 @@ class Reproduce:
     """Run a published experiment, or what is missing of it, and put the published numbers beside ours."""
 
     name: tyro.conf.Positional[str]
-    """The experiment: popgym-hard, memory-length, popgym, meta-cartpole, meta-control, scaling or
-    robust."""
+    """The experiment: popgym-hard, memory-length, popgym, meta-cartpole, meta-control, meta-dmc, scaling
+    or robust."""
     scale: Literal["small", "paper"] = "small"
     """What two CPU cores can do, or the published size."""
     seeds: int | None = None
@@ -63,9 +63,11 @@ class Reproduce:
             seeds = experiment.seeds[self.scale] if self.seeds is None else self.seeds
             chosen = choose(experiment.entries(self.scale), self.only)
             wanted = tuple(cells(chosen, seeds, self.device))
-            if self.device == "gpu" and not (self.dry_run or self.report):
-                require_gpu("JAX")
-        folder = self.output or self._folder()
+            folder = self.output or self._folder()
+            if not (self.dry_run or self.report):
+                if self.device == "gpu":
+                    require_gpu("JAX")
+                folder.mkdir(parents=True, exist_ok=True)
         if self.dry_run:
             from s5_adapters.reproduce.plan import print_plan
 
@@ -78,7 +80,10 @@ class Reproduce:
 
         command = shlex.join(["s5-adapters", *sys.argv[1:]])
         jobs = [_job(cell, folder, self.jobs) for cell in wanted]
-        with make_display(folder / UNFINISHED_NAME, len(jobs), enabled=not self.quiet) as display:
+        with (
+            usage_errors(),
+            make_display(folder / UNFINISHED_NAME, len(jobs), enabled=not self.quiet) as display,
+        ):
             outcomes = run_jobs(
                 jobs,
                 folder,

@@ -15,8 +15,8 @@ class Published:
     Attributes:
         column: heads its column in ours.
         source: the publication, what is measured there and in which setting.
-        values: by task, or where one task has trials by the number of the trial, then by the label of the
-            memory. "*" holds for a task, whatever the memory.
+        values: by task; where one task has trials by the number of the trial, where it has families by
+            family; then by the label of the memory. "*" holds for a task, whatever the memory.
     """
 
     column: str
@@ -97,10 +97,31 @@ MEMORY_LENGTH = Published(
 
 META_CARTPOLE = Published(
     "Lu et al.",
-    f"{_LU}: return by trial on Meta-CartPole, read off the figure (about); 4 layers of 256, 15 million "
-    "steps, 16 trials in training, 32 in the evaluation.",
+    f"{_LU}: return by trial on Meta-CartPole, 4 seeds, read off the figure (about); 16 trials in training, "
+    "32 in the evaluation. Sizes and steps are not stated there.",
     {
         str(trial): {memory: values[i] for memory, values in _META_CARTPOLE.items()}
         for i, trial in enumerate(TRIALS)
+    },
+)
+
+META_DMC = Published(
+    "Lu et al.",
+    f"{_LU}: returns after 2 billion frames with Muesli, 3 seeds, read off the figure (about); S5 of 10 "
+    "layers of 256, an LSTM of 512. Their suite is dm_control's own.",
+    {
+        task: dict(zip(("s5", "lstm", "feedforward"), values, strict=True))
+        for task, values in {
+            "BallInCup": ("945", "920", "145"),
+            "CartpoleSwingup": ("620", "520", "163"),
+            "FingerSpin": ("815", "475", "35"),
+            "FingerTurnHard": ("750", "420", "320"),
+            "PointMass": ("800", "765", "4"),
+            "ReacherEasy": ("915", "900", "735"),
+            "CartpoleBalance": ("434", "284", "229"),
+            "FingerTurnEasy": ("803", "415", "385"),
+            "PendulumSwingup": ("1.4", "3.8", "1.9"),
+            "ReacherHard": ("597", "614", "293"),
+        }.items()
     },
 )

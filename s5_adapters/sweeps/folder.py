@@ -1,4 +1,7 @@
-"""The folder of a sweep: ``runs/NAME.json`` of what is done, ``NAME.log`` of what failed, ``sweep.json``."""
+"""The folder of a sweep: ``runs/NAME.json`` of what is done, ``NAME.log`` of what failed, ``sweep.json``.
+
+A run under way also has ``NAME.cell``, which says what to do.
+"""
 
 from __future__ import annotations
 
@@ -18,16 +21,50 @@ def result_file(folder: Path, name: str) -> Path:
     return folder / RUNS_NAME / f"{name}.json"
 
 
+def description_file(folder: Path, name: str) -> Path:
+    """Return the file that says what a run is to do, there until it has ended."""
+    return folder / RUNS_NAME / f"{name}.cell"
+
+
+def log_file(folder: Path, name: str) -> Path:
+    """Return the file that a run prints into, kept where it failed."""
+    return folder / RUNS_NAME / f"{name}.log"
+
+
 def write_sweep(folder: Path, command: str, wanted: Mapping[str, Mapping[str, Any]]) -> None:
-    """Note how a sweep was started and the runs that it wants, by name."""
-    text = json.dumps({"command": command, "cells": wanted}, indent=1) + "\n"
-    write_whole(folder / SWEEP_NAME, text.encode())
+    """Note how a sweep was started and the runs that it wants, by name, beside what earlier ones left.
+
+    Raises:
+        ValueError: one line, where an earlier note is damaged.
+    """
+    commands, cells = _read_sweep(folder)
+    # Of what an earlier command wanted and this one does not, that which was begun is still missing.
+    missing = {
+        name: description
+        for name, description in cells.items()
+        if log_file(folder, name).exists() and not result_file(folder, name).exists()
+    }
+    told = {
+        "commands": [*(earlier for earlier in commands if earlier != command), command],
+        "cells": missing | dict(wanted),
+    }
+    write_whole(folder / SWEEP_NAME, (json.dumps(told, indent=1) + "\n").encode())
 
 
-def read_command(folder: Path) -> str | None:
-    """Read the command that started a folder's sweep last; None where it is not known."""
-    sweep = folder / SWEEP_NAME
-    return str(json.loads(sweep.read_text())["command"]) if sweep.is_file() else None
+def read_commands(folder: Path) -> list[str]:
+    """Read the commands that made a folder, each once, the last one last."""
+    return _read_sweep(folder)[0]
+
+
+def _read_sweep(folder: Path) -> tuple[list[str], dict[str, Any]]:
+    file = folder / SWEEP_NAME
+    if not file.is_file():
+        return [], {}
+    try:
+        told = json.loads(file.read_text())
+        return list(told["commands"]), dict(told["cells"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not the note of a sweep: {error!r}") from None
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
@@ -43,20 +80,25 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
     for file in files:
         try:
             results.append(json.loads(file.read_text()))
-        except ValueError as error:
-            raise ValueError(f"{file}: not the result of a run: {error}") from None
+            results[-1]["machine"]["versions"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{file}: not the result of a run: {error!r}") from None
     return results
 
 
 def read_failures(folder: Path) -> dict[str, str]:
-    """Find the wanted runs of a folder without a result: by name, the last line that each printed."""
-    if not (folder / SWEEP_NAME).is_file():
-        return {}
+    """Find the wanted runs of a folder without a result: by name, why, or the last line that each printed."""
     failures = {}
-    for name in json.loads((folder / SWEEP_NAME).read_text())["cells"]:
-        log = folder / RUNS_NAME / f"{name}.log"
+    for name in _read_sweep(folder)[1]:
+        log = log_file(folder, name)
         if not result_file(folder, name).exists():
-            failures[name] = last_line(log) if log.exists() else "not run yet"
+            failures[name] = (
+                "not run yet"
+                if not log.exists()
+                else "interrupted, or under way"
+                if description_file(folder, name).exists()
+                else last_line(log)
+            )
     return failures
 
 

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from s5_adapters.sweeps.folder import read_command, read_failures
+from s5_adapters.sweeps.folder import read_commands, read_failures
 
 
 def made_by(folder: Path) -> list[str]:
-    """Return the command that made a folder, where it is known."""
-    command = read_command(folder)
-    return ["Made by:", "", "```sh", command, "```", ""] if command else []
+    """Return the commands that made a folder, where they are known."""
+    commands = read_commands(folder)
+    return ["Made by:", "", "```sh", *commands, "```", ""] if commands else []
 
 
 def machines(results: Sequence[dict[str, Any]]) -> list[str]:

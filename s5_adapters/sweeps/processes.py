@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from s5_adapters.core.files.weights import write_whole
-from s5_adapters.sweeps.folder import RUNS_NAME, last_line, result_file, write_sweep
+from s5_adapters.sweeps.folder import (
+    RUNS_NAME,
+    description_file,
+    last_line,
+    log_file,
+    result_file,
+    write_sweep,
+)
 
 _PARENT = "S5_ADAPTERS_SWEEP"
 _LOOK_SECONDS = 0.5
@@ -109,8 +116,7 @@ class _Running:
 
     def __init__(self, number: int, job: Job, folder: Path, timeout: float, cores: frozenset[int]):
         self.number, self.job, self.cores = number, job, cores
-        runs = folder / RUNS_NAME
-        self._description, self._log = runs / f"{job.name}.cell", runs / f"{job.name}.log"
+        self._description, self._log = description_file(folder, job.name), log_file(folder, job.name)
         self._description.write_text(json.dumps(job.description))
         self._timeout, self._began = timeout, time.monotonic()
         command = [sys.executable, "-m", job.module, str(self._description)]

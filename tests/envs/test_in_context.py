@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Any
 
@@ -14,7 +15,7 @@ import s5_envs
 from s5_envs import PreviousReward, RandomProjection, Symlog, TrialEnd, Trials
 from s5_envs.base import EnvParams
 from s5_envs.in_context.projection import orthonormal_rows
-from s5_envs.in_context.renewal import GROUP
+from s5_envs.in_context.renewal import GROUP, renew
 from s5_envs.spaces import to_gymnasium
 from tests.envs.echo import Echo
 from tests.marks import slow
@@ -202,8 +203,6 @@ def test_only_environments_whose_episode_ends_draw() -> None:
     env = RandomProjection(Echo(length=3), obs_dim=4)
     keys = jax.random.split(jax.random.key(0), 40)
     step = jax.jit(jax.vmap(env.step))
-    # A while loop whose condition is false from the start, not a selection between two that are made.
-    assert "while" in step.lower(keys, jax.vmap(env.reset)(keys)[1], jnp.zeros((40, 3))).as_text()
     _, state = jax.vmap(env.reset)(keys)
     state = state.replace(env_state=state.env_state.replace(time=jnp.arange(40) % 3))
     later = jax.random.split(jax.random.key(1), 40)
@@ -211,6 +210,21 @@ def test_only_environments_whose_episode_ends_draw() -> None:
     kept = (np.asarray(after.obs_matrix) == np.asarray(state.obs_matrix)).all((1, 2))
     np.testing.assert_array_equal(kept, ~np.asarray(terminated))
     assert terminated.sum() == 13
+
+
+@pytest.mark.parametrize(("ends", "groups"), [(0, 0), (1, 1), (32, 1), (33, 2)])
+def test_draws_are_made_for_groups_of_those_that_need_them(ends: int, groups: int) -> None:
+    made: list[int] = []
+
+    def draw(key: jax.Array) -> jax.Array:
+        jax.debug.callback(lambda _: made.append(1), jax.random.key_data(key))
+        return jax.random.uniform(key)
+
+    keys, needed = jax.random.split(jax.random.key(0), 64), jnp.arange(64) < ends
+    drawn = jax.jit(jax.vmap(functools.partial(renew, draw)))(needed, keys, jnp.full(64, -1.0))
+    jax.effects_barrier()
+    assert len(made) == groups * GROUP
+    np.testing.assert_array_equal(drawn == -1.0, ~needed)
 
 
 # --- trials -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -60,13 +61,28 @@ def test_a_batch_is_split_for_good() -> None:
             jax.tree.map(np.testing.assert_allclose, states[i], alone[1])
 
 
+@dataclass(frozen=True)
+class Counted(Echo):
+    """Counts the steps that are computed."""
+
+    computed: list[int] = field(default_factory=list, compare=False)
+
+    def transition(self, state: Any, action: Any, draw: None, params: Any) -> Any:
+        jax.debug.callback(lambda _: self.computed.append(1), state.time)
+        return super().transition(state, action, draw, params)
+
+
 def test_no_family_computes_another_s_slots() -> None:
-    """A batch's program has each family's share and no array of more: neither switch nor selection."""
-    env = two_families()
+    """Neither by a switch nor by a selection."""
+    counted = Counted(length=3), Counted(length=50)
+    env = MultiTask(tuple(Family(f"of {one.length}", one, LONG) for one in counted))
     keys = jax.random.split(jax.random.key(0), 5)
-    states = jax.eval_shape(env.reset_batch, keys)[1]
-    assert jax.tree.map(lambda x: x.shape[0], states[0].time) == 3
-    assert not hasattr(states, "family")
+    states = env.reset_batch(keys)[1]
+    step = jax.jit(env.step_batch)
+    for _ in range(4):
+        states = step(keys, states, jnp.ones((5, 3)))[1]
+    jax.effects_barrier()
+    assert [len(one.computed) for one in counted] == [4 * 3, 4 * 2]
 
 
 def test_an_environment_alone_draws_a_family_for_each_episode() -> None:

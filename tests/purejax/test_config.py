@@ -57,9 +57,11 @@ def test_the_published_setting():
     assert config.num_updates == 228
 
 
-def test_the_published_setting_with_another_memory_keeps_what_both_have():
-    config = PPOConfig.paper(memory="gru", env_id="RepeatPreviousHard")
-    assert dict(config.memory_config) == {"d_model": 256, "n_layers": 4}
+@pytest.mark.parametrize(("memory", "n_layers"), [("gru", 1), ("lstm", 4)])
+def test_the_published_setting_with_another_memory_keeps_what_both_have(memory, n_layers):
+    """The published GRU has one layer beside S5's four."""
+    config = PPOConfig.paper(memory=memory, env_id="RepeatPreviousHard")
+    assert dict(config.memory_config) == {"d_model": 256, "n_layers": n_layers}
     assert config.env_id == "RepeatPreviousHard"
 
 

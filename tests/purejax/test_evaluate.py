@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.purejax import Evaluator, build_problem
+from s5_adapters.purejax.evaluate import _reset, act
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 
@@ -40,3 +41,23 @@ def test_the_key_alone_decides(problem_and_params):
 def test_no_episodes_are_refused(problem_and_params):
     with pytest.raises(ValueError, match="num_episodes: got 0, expected an integer >= 1"):
         Evaluator(problem_and_params[0], 0)
+
+
+@pytest.mark.parametrize("resets", [True, False])
+def test_without_resets_the_memory_is_full_of_an_episode_that_is_not_counted(resets):
+    problem = build_problem(small_config(env_id="HiddenBit", env_kwargs={"length": 5}, resets=resets))
+    params = problem.net.init(jax.random.key(0))
+    returns = Evaluator(problem, 3)(params, None, jax.random.key(1)).returns
+    by_hand, loop = [], _reset(problem, (1, 1, 1), jax.random.key(1))
+    for _ in range(10):
+        key, memory_state, env = act(problem, False, loop, problem.net.prepare(params), None)
+        by_hand.append(env.reward)
+        loop = loop._replace(
+            env_state=env.state,
+            obs=env.obs,
+            memory_state=memory_state,
+            key=key,
+            episode_starts=env.terminated | env.truncated,
+        )
+    counted = by_hand[:5] if resets else by_hand[5:]
+    np.testing.assert_array_equal(returns, np.sum(counted, axis=0))

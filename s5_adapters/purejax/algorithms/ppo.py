@@ -73,10 +73,12 @@ class PPOConfig(ActorCriticAlgorithm):
     def paper(cls, **overrides: Any) -> Self:
         """Return the setting of Lu et al., NeurIPS 2023 (arXiv 2303.03982); ``overrides`` replace fields.
 
-        With another memory than S5 the width and depth stay, and what only S5 has is left out.
+        The GRU beside it has one layer, as there (``algorithms/ppo_gru.py`` of popjaxrl). With another memory
+        the width and depth are S5's, and what only S5 has is left out.
         """
-        memory_config: dict[str, Any] = {"d_model": 256, "n_layers": 4}
-        if overrides.get("memory", "s5") == "s5":
+        memory = overrides.get("memory", "s5")
+        memory_config: dict[str, Any] = {"d_model": 256, "n_layers": 1 if memory == "gru" else 4}
+        if memory == "s5":
             memory_config |= {"d_state": 256, "discretization": "zoh", "dt_min": 0.001, "dt_max": 0.1}
         setting: dict[str, Any] = {
             "memory_config": memory_config,

@@ -13,6 +13,7 @@ _MODULES = {
     "popgym": "popgym",
     "meta-cartpole": "meta_cartpole",
     "meta-control": "meta_control",
+    "meta-dmc": "meta_dmc",
     "scaling": "scaling",
     "robust": "robust",
 }

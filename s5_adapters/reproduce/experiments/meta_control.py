@@ -40,9 +40,9 @@ EXPERIMENT = Experiment(
         "of observations and actions; MountainCarContinuous and Swimmer are held out.",
         f"`{UNTRAINED}` is a network before training, whose actions are random around zero. `{ALONE}` is S5 "
         "trained on the held-out families, and on no others.",
-        "The setting `small` is the preset `meta-control-small`, two layers of 64, the other memories "
-        "widened to S5's number of parameters. Returns in training are of all families together, with "
-        "rewards scaled to 1 or less a step.",
+        "The setting `small` is the preset `meta-control-small`, two layers of 64; `paper` has the published "
+        "sizes of S5. In both the other memories are widened to S5's number of parameters. Returns in "
+        "training are of all families together, with rewards scaled to 1 or less a step.",
     ),
     entries=entries,
     seeds={"small": 3, "paper": 3},

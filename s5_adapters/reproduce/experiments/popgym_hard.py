@@ -81,8 +81,9 @@ EXPERIMENT = Experiment(
         "the mean over the last tenth of the steps.",
         "The setting `small` is ours: two layers of 128, the other memories widened to S5's number of "
         "parameters, a fifth of the published steps or fewer; RepeatPrevious sees the card alone, with a "
-        "discount of .9. The setting `paper` is the published one: 4 layers of 256, 15 million steps, "
-        "every observation with the previous action and a first-step flag.",
+        "discount of .9. The setting `paper` is the published one: S5 of 4 layers of 256, a GRU of one, 15 "
+        "million steps, every observation with the previous action and a first-step flag; an LSTM and a "
+        "feedforward network, whose sizes are not published, have S5's width and depth.",
         "`small` bootstraps where a time limit cut an episode; `paper`, as the published program, takes "
         "that for its end. `small terminal` and `paper bootstrap` do it the other way round, with S5, in "
         "the four tasks that have a time limit. `s5 without resets` is never told that an episode "

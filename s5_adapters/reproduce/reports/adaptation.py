@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -49,10 +50,8 @@ def adaptations(lines: Sequence[Line]) -> Iterator[Adaptation]:
                     family=family,
                     by_trial=_over_seeds([_array(part["by_trial"]["mean"]) for part in parts]),
                     step=step,
-                    by_step=_over_seeds([np.interp(step, w["step"], _array(w["mean"])) for w in walks]),
-                    under_way=np.mean(
-                        [np.interp(step, w["step"], _array(w["under_way"])) for w in walks], axis=0
-                    ),
+                    by_step=_over_seeds([_at(step, w, "mean", math.nan) for w in walks]),
+                    under_way=np.mean([_at(step, w, "under_way", 0.0) for w in walks], axis=0),
                 )
 
 
@@ -67,7 +66,9 @@ def _by_trial(experiment: Experiment, lines: Sequence[Line], found: Sequence[Ada
         "seeds",
         *(f"trial {trial}" if several else "return" for trial in trials),
     ]
+    beside = () if several else experiment.published
     header += ["all trials", "seed by seed"] if several else ["seed by seed"]
+    header += [published.column for published in beside]
     by_label = {_label(line): line for line in lines}
     rows = []
     for a in found:
@@ -83,12 +84,13 @@ def _by_trial(experiment: Experiment, lines: Sequence[Line], found: Sequence[Ada
                 *(_cell(a.by_trial, trial) for trial in trials),
                 *([f"{np.mean(means):.3f}"] if several else []),
                 " ".join(f"{mean:.3f}" for mean in means),
+                *(published.find(a.family, a.label) for published in beside),
             ]
         )
-    for published in experiment.published:
+    for published in experiment.published if several else ():
         for memory in dict.fromkeys(name for values in published.values.values() for name in values):
             cells = [published.find(str(trial), memory) for trial in trials]
-            rows.append(["", "", f"{memory}, {published.column}", "", *cells, *([""] if several else []), ""])
+            rows.append(["", "", f"{memory}, {published.column}", "", *cells, "", ""])
     return [
         "## Within a task",
         "",
@@ -107,6 +109,12 @@ def _label(line: Line) -> str:
 
 def _parts(line: Line) -> list[dict[str, Any]]:
     return [part for run in line.runs for part in run["families"]]
+
+
+def _at(step: np.ndarray, walk: Mapping[str, Any], name: str, after: float) -> np.ndarray:
+    """Read a curve over steps at the given ones; ``after`` past its last, where no task of that seed is."""
+    read: np.ndarray = np.interp(step, walk["step"], _array(walk[name]), right=after)
+    return read
 
 
 def _over_seeds(means: Sequence[np.ndarray]) -> Curve:

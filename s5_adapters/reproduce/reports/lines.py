@@ -38,10 +38,14 @@ class Line(NamedTuple):
         ]
         return max(found)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether its cells ran one at a time: else its seconds measure no speed."""
+        return all(result["side_by_side"] == 1 for result in self.results)
+
     def marked(self, seconds: float | None) -> str:
-        """Write seconds of this line, marked where a cell did not run alone: then they measure no speed."""
-        alone = all(result["side_by_side"] == 1 for result in self.results)
-        return "-" if seconds is None else f"{seconds:,.0f}" + ("" if alone else NOT_ALONE)
+        """Write seconds of this line, marked where a cell did not run alone."""
+        return "-" if seconds is None else f"{seconds:,.0f}" + ("" if self.is_alone else NOT_ALONE)
 
     def fact(self, name: str) -> Any:
         """Return what all cells of a line share."""

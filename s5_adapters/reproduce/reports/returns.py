@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from s5_adapters.reproduce.figures import Panel, plot_curves, plot_intervals, plot_lengths
-from s5_adapters.reproduce.reports.lines import REFERENCE, Line, by_task
+from s5_adapters.reproduce.reports.lines import NOT_ALONE, REFERENCE, Line, by_task
 from s5_adapters.reproduce.spec import Experiment
 from s5_adapters.sweeps.curves import return_within
 from s5_adapters.sweeps.markdown import table
@@ -51,14 +52,11 @@ def normalised(lines: Sequence[Line], name: str = "final_return") -> dict[tuple[
         By group ("all" is over every group) and memory, of the tasks that every memory has, so that all are
         compared on the same ones; nothing where none of them is POPGym's.
     """
-    scores = {row.env_id: (row.random_score, row.best_score) for row in registry_table()}
     memories = list(dict.fromkeys(line.entry.memory for line in lines))
     found = {
-        (task, line.entry.memory): [
-            (value - scores[task][0]) / (scores[task][1] - scores[task][0]) for value in line.values(name)
-        ]
+        (task, line.entry.memory): _scaled(task, line.values(name))
         for (task, _), group in by_task(lines).items()
-        if task in scores and {line.entry.memory for line in group if line.values(name)} >= set(memories)
+        if task in _scores() and {line.entry.memory for line in group if line.values(name)} >= set(memories)
         for line in group
     }
     if not found:
@@ -74,6 +72,17 @@ def normalised(lines: Sequence[Line], name: str = "final_return") -> dict[tuple[
             ]
             tables[group, memory] = stratified_estimate(values)
     return tables
+
+
+@cache
+def _scores() -> dict[str, tuple[float, float]]:
+    """Return the returns of random actions and of the best play known, by task."""
+    return {row.env_id: (row.random_score, row.best_score) for row in registry_table()}
+
+
+def _scaled(task: str, values: Sequence[float]) -> list[float]:
+    lowest, best = _scores()[task]
+    return [(value - lowest) / (best - lowest) for value in values]
 
 
 def sources(experiment: Experiment) -> list[str]:
@@ -93,7 +102,8 @@ def _how_to_read(experiment: Experiment) -> list[str]:
         f"returns are interquartile means over seeds with {percent} % bootstrap intervals; *fresh* is the "
         "mean return of the trained policies in new episodes. *At equal seconds* is the final return of "
         f"what was done in the median seconds of {REFERENCE}; an asterisk marks a memory that needs "
-        "fewer, and is shown at its end." + bars,
+        "fewer, and is shown at its end. A learning rate that is annealed comes down over a memory's own "
+        "steps: one that is slower is read there before its rate has." + bars,
         "",
     ]
 
@@ -101,7 +111,9 @@ def _how_to_read(experiment: Experiment) -> list[str]:
 def _table(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
     bars = experiment.bars
     header = ["task", "memory", "setting", "parameters", "state", "seeds", "steps", "seconds"]
-    header += ["with compiling", "MMER", "final return", "fresh", "at equal seconds"]
+    is_scored = any(line.entry.task in _scores() for line in lines)
+    header += ["with compiling", "MMER", "final return", *(["normalised"] if is_scored else [])]
+    header += ["fresh", "at equal seconds"]
     header += [*(["seeds at the bar"] if bars else []), *(f"{p.column}" for p in experiment.published)]
     rows = []
     for (task, _), group in by_task(lines).items():
@@ -124,6 +136,7 @@ def _table(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
                     line.marked(line.seconds_in_all),
                     _mean(line.values("mmer")),
                     str(estimate(final)) if final else "-",
+                    *([_normalised_return(task, final)] if is_scored else []),
                     _number(statistics.fmean(run["evaluation"]["mean"] for run in line.runs), ".3f"),
                     _within(line, seconds),
                     *([reached] if bars else []),
@@ -131,6 +144,10 @@ def _table(experiment: Experiment, lines: Sequence[Line]) -> list[str]:
                 ]
             ]
     return ["## Returns", "", *table(header, rows), ""]
+
+
+def _normalised_return(task: str, final: Sequence[float]) -> str:
+    return f"{estimate(_scaled(task, final)).value:.3f}" if final and task in _scores() else "-"
 
 
 def _within(line: Line, seconds: float | None) -> str:
@@ -147,18 +164,33 @@ def _normalised(lines: Sequence[Line]) -> list[str]:
     if len({task for task, _ in by_task(lines)}) < 2 or not tables:
         return []
     memories = list(dict.fromkeys(memory for _, memory in tables))
-    rows = [
-        [group, *(str(tables[group, memory]) for memory in memories)]
-        for group in dict.fromkeys(group for group, _ in tables)
-    ]
+    rows = []
+    for group in dict.fromkeys(group for group, _ in tables):
+        for memory in memories:
+            mine = [
+                line for line in lines if line.entry.memory == memory and group in (line.entry.group, OVERALL)
+            ]
+            scores = [statistics.fmean(line.values("mmer")) for line in mine if line.values("mmer")]
+            seconds = median([median(line.values("seconds")) for line in mine])
+            alone = all(line.is_alone for line in mine)
+            rows.append(
+                [
+                    group,
+                    memory,
+                    str(len(mine)),
+                    str(tables[group, memory]),
+                    _number(statistics.fmean(scores) if scores else None, ".3f"),
+                    _number(seconds, ",.0f") + ("" if alone else NOT_ALONE),
+                ]
+            )
     return [
-        "## Normalised returns",
+        "## Over tasks",
         "",
-        "Final returns from random actions (0) to the best play known (1): interquartile means over "
-        "tasks and seeds, with bootstrap intervals that draw seeds anew within each task (none for "
-        "single seeds).",
+        "Normalised are final returns from random actions (0) to the best play known (1): interquartile "
+        "means over tasks and seeds, with bootstrap intervals that draw seeds anew within each task (none "
+        "for single seeds). MMER is the mean over tasks; the seconds are the median of a seed's training.",
         "",
-        *table(["tasks", *memories], rows),
+        *table(["tasks", "memory", "number", "normalised", "MMER", "seconds"], rows),
         "",
     ]
 

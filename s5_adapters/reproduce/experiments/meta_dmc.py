@@ -1,0 +1,40 @@
+"""The paper's many control tasks behind random projections, on MuJoCo Playground's DeepMind Control tasks."""
+
+from __future__ import annotations
+
+from s5_adapters.presets import read_preset
+from s5_adapters.purejax import PPOConfig
+from s5_adapters.reproduce.published import META_DMC
+from s5_adapters.reproduce.spec import Entry, Experiment, Scale, adapting, with_memory
+
+MEMORIES = ("s5", "lstm", "feedforward")
+_PRESETS = {"small": "meta-dmc-small", "paper": "meta-dmc"}
+
+
+def entries(scale: Scale) -> tuple[Entry, ...]:
+    """Return an entry for every memory."""
+    config = read_preset(_PRESETS[scale]).training
+    assert isinstance(config, PPOConfig)
+    return tuple(_entry(with_memory(config, memory), memory, scale) for memory in MEMORIES)
+
+
+def _entry(config: PPOConfig, memory: str, scale: Scale) -> Entry:
+    return adapting("MetaDMC", config, memory=memory, setting=scale, held_out=True)
+
+
+EXPERIMENT = Experiment(
+    title="MetaDMC: the paper's control tasks, and tasks held out",
+    text=(
+        "DeepMind Control tasks, of MuJoCo Playground (`pip install '.[control]'`), every episode of 1,000 "
+        "steps behind a random projection of observations and actions; a return is at most 1,000.",
+        "The setting `small` is the preset `meta-dmc-small`: CartpoleSwingup, PointMass and ReacherEasy, two "
+        "layers of 128, 6 million steps, a three-hundredth of the published number. `paper` has all six "
+        "training tasks and the published sizes of S5, with PPO in place of Muesli. In both the other "
+        "memories are widened to S5's number of parameters (the published LSTM has 512 units). Returns in "
+        "training are of all families together.",
+    ),
+    entries=entries,
+    seeds={"small": 1, "paper": 3},
+    report="adaptation",
+    published=(META_DMC,),
+)
