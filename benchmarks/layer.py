@@ -282,7 +282,6 @@ def main() -> int:
     parser.add_argument("--remats", nargs="+", default=[DEFAULT, "full"], choices=[AUTO, *REMATS])
     parser.add_argument("--chunk-rows", type=int, nargs="+", default=[], help="with --quick: also these")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
-    parser.add_argument("--append", action="store_true", help="keep other sizes recorded on this machine")
     parser.add_argument("--quick", action="store_true", help="1024 x 8, three rounds, nothing recorded")
     options = parser.parse_args()
     if options.chunk_rows and not options.quick:
@@ -296,10 +295,10 @@ def main() -> int:
 
     def record(more: list[dict[str, Any]], what: str) -> None:
         """Write the measurements so far: a run that is cut short keeps them."""
-        rows.extend(more)
+        rows.extend(row | {"date": info["date"]} for row in more)
         if not options.quick:
             key = ("part", "length", "batch")
-            kept = recorded_rows("layer", info, rows, key) if options.append else []
+            kept = recorded_rows("layer", info, rows, key)
             what += f" measured, in {write_json('layer', info, [*kept, *rows], rounds=rounds).name}"
         print(what, file=sys.stderr, flush=True)
 

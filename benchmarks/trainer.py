@@ -285,7 +285,6 @@ def main() -> int:
     parser.add_argument("--match-params", action="store_true", help="widen the others to S5's parameters")
     parser.add_argument("--baseline", type=Path, help="the other program")
     parser.add_argument("--rounds", type=int, default=5, help="interleaved samples per median (default 5)")
-    parser.add_argument("--append", action="store_true", help="keep other rows recorded on this machine")
     parser.add_argument("--quick", action="store_true", help="three rounds, nothing recorded")
     options = parser.parse_args()
     info = machine()
@@ -304,10 +303,10 @@ def main() -> int:
 
     def record(more: list[dict[str, Any]]) -> None:
         """Write the measurements so far: a run that is cut short keeps them."""
-        rows.extend(more)
+        rows.extend(row | {"date": info["date"]} for row in more)
         if not options.quick:
             key = ("part", "memory", "layers", "width", "length", "matched", "precision")
-            kept = recorded_rows("trainer", info, rows, key) if options.append else []
+            kept = recorded_rows("trainer", info, rows, key)
             print(f"written: {write_json('trainer', info, [*kept, *rows], rounds=rounds)}", file=sys.stderr)
 
     if "baseline" in parts:
