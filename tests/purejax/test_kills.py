@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -53,14 +54,26 @@ class Command:
         assert process.returncode == 0, errors
 
 
-def kill_while_it_trains(process: "subprocess.Popen[str]", run_dir: Path, draw: random.Random) -> None:
-    """Wait until it is training, and some more."""
+def kill(process: "subprocess.Popen[str]", run_dir: Path, seconds: float, least_checkpoints: int) -> bool:
+    """Wait until it trains and has some checkpoints, then so long; returns whether it was still at work."""
     before = size_of_log(run_dir)
-    while process.poll() is None and size_of_log(run_dir) == before:
+    while process.poll() is None and (
+        size_of_log(run_dir) == before or len(updates_kept(run_dir)) < least_checkpoints
+    ):
         time.sleep(0.01)
-    time.sleep(draw.uniform(0, 0.5))
+    return kill_after(process, seconds)
+
+
+def kill_after(process: "subprocess.Popen[str]", seconds: float) -> bool:
+    """Wait so long, whatever it does; returns whether it was still at work."""
+    time.sleep(seconds)
     process.kill()
     process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def updates_kept(run_dir: Path) -> list[int]:
+    return Checkpoints(run_dir / "checkpoints").updates() if (run_dir / "checkpoints").is_dir() else []
 
 
 def size_of_log(run_dir: Path) -> tuple[int, float]:
@@ -87,17 +100,29 @@ def outcome(run_dir: Path) -> tuple[Any, list[dict[str, Any]]]:
     ],
 )
 def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, devices, kills, damages):
-    """With ``damages`` a file of the newest checkpoint is cut or flipped before each resumption too."""
+    """Every fourth kill is at any moment from the start on: while importing, compiling, restoring.
+
+    With ``damages`` a file of the newest checkpoint is cut or flipped before each resumption too.
+    """
     draw = random.Random(kills + devices)
     command = Command(tmp_path, devices)
+    began = time.monotonic()
     command.finish(tmp_path / "whole")
-    run_dir = tmp_path / "run"
-    for _ in range(kills):
-        kill_while_it_trains(command.start(run_dir), run_dir, draw)
-        checkpoints = Checkpoints(run_dir / "checkpoints")
-        if damages and len(checkpoints.updates()) > 1:
-            newest = checkpoints.path(checkpoints.updates()[-1])
+    whole_seconds = time.monotonic() - began
+    training_seconds = list(read_log(tmp_path / "whole"))[-1]["seconds"]
+    run_dir, hits, damaged = tmp_path / "run", 0, 0
+    for i in range(kills):
+        process = command.start(run_dir)
+        if i % 4 == 3:
+            hits += kill_after(process, draw.uniform(0, whole_seconds - training_seconds))
+        else:  # all of them together take less than the training
+            hits += kill(process, run_dir, draw.uniform(0, training_seconds / kills), 1 + damages)
+        if damages and len(updates_kept(run_dir)) > 1:
+            newest = Checkpoints(run_dir / "checkpoints").path(updates_kept(run_dir)[-1])
             draw.choice([cut, flip])(draw.choice(files_of(newest)), draw)
+            damaged += 1
+    assert hits > kills / 2
+    assert not damages or damaged > kills / 2
     command.finish(run_dir)
     (state, rows), (wanted, wanted_rows) = outcome(run_dir), outcome(tmp_path / "whole")
     assert_same_bits(state, wanted)
