@@ -1,7 +1,10 @@
 """How runs stand, as their folders tell: going on, stopped, done, unreadable."""
 
+import errno
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 
 from s5_adapters.cli import main
 from s5_adapters.purejax import RunConfig
+from s5_adapters.purejax import standing as standing_module
 from s5_adapters.purejax.claim import claim_existing, claim_new
 from s5_adapters.purejax.standing import find_runs, standing
 from tests.purejax.helpers import small_config
@@ -101,6 +105,54 @@ def test_status_finds_runs_below_a_folder_and_names_what_it_cannot_read(tmp_path
     told = capsys.readouterr()
     assert told.out.splitlines()[-1] == "1 stopped, 1 done"
     assert told.err.startswith(f"s5-adapters: {broken / 'config.json'}: ")
+
+
+def test_what_cannot_be_read_hides_no_other_run(tmp_path, capsys, monkeypatch):
+    """A log without permission, a run removed after it was found, a folder that cannot be looked into."""
+    for name in ("fine", "shut", "gone"):
+        write_run(tmp_path / name, 7, 4)
+    (tmp_path / "locked").mkdir()
+    log, locked = str(tmp_path / "shut" / "log.jsonl"), str(tmp_path / "locked")
+
+    def refuse(path):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    real_scan, real_read, real_lock = os.scandir, Path.read_text, standing_module.is_going_on
+    monkeypatch.setattr(os, "scandir", lambda path: refuse(path) if str(path) == locked else real_scan(path))
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, **how: refuse(path) if str(path) == log else real_read(path, **how)
+    )
+
+    def remove_and_ask(run_dir):
+        if run_dir.name == "gone":
+            shutil.rmtree(run_dir)
+        return real_lock(run_dir)
+
+    monkeypatch.setattr(standing_module, "is_going_on", remove_and_ask)
+    assert main(["status", str(tmp_path)]) == 1
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1] == "1 stopped"
+    gone, shut_folder, shut_log = told.err.splitlines()
+    assert gone == f"s5-adapters: {tmp_path / 'gone' / 'config.json'}: No such file or directory"
+    assert shut_folder.startswith(f"s5-adapters: {locked}: ")
+    assert shut_log == f"s5-adapters: {log}: Permission denied"
+
+
+def test_the_config_json_of_another_program_is_no_run(tmp_path, capsys):
+    write_run(tmp_path / "run", 7, 4)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"hidden_size": 8}')
+    assert main(["status", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "1 stopped"
+    assert main(["status", str(tmp_path / "model")]) == 2
+
+
+def test_a_file_is_told_from_a_folder_that_is_missing(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for name, what in (("file", "is a file"), ("missing", "no such folder")):
+        assert main(["status", str(tmp_path / name)]) == 2
+        line = f"s5-adapters: {tmp_path / name}: {what}, expected folders of runs\n"
+        assert capsys.readouterr().err == line
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])
