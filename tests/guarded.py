@@ -75,8 +75,40 @@ class Guarded(environment.Environment):
         return spaces.Dict({"action_mask": mask, "seen": spaces.Box(0.0, 1.0, (ACTIONS,))})
 
 
-if "Guarded" not in s5_envs.registered_ids():
-    s5_envs.register("Guarded", Guarded)
+@dataclass(frozen=True)
+class GuardedSwitches(Guarded):
+    """Two components of three and two choices: by turns one of the first's is forbidden, and the last one.
+
+    A forbidden choice pays -1 and ends the episode, all else pays nothing.
+    """
+
+    def step_env(
+        self, key: jax.Array, state: State, action: Any, params: Params
+    ) -> tuple[Any, State, jax.Array, jax.Array, dict[str, Any]]:
+        mask = self._mask(state)
+        forbidden = ~(mask[action[0]] & mask[3 + action[1]])
+        state = state.replace(time=state.time + 1)  # type: ignore[attr-defined]
+        return self.get_obs(state), state, -forbidden.astype(jnp.float32), forbidden, {}
+
+    def get_obs(self, state: State, params: Any = None, key: Any = None) -> Any:
+        shown = jax.nn.one_hot(state.time % 3, ACTIONS)
+        return {"action_mask": self._mask(state).astype(jnp.int8), "seen": shown}
+
+    def _mask(self, state: State) -> jax.Array:
+        first = jnp.arange(3) != state.time % 3
+        return jnp.append(first, jnp.array([True, False]) | (state.time % 2 == 0))
+
+    def action_space(self, params: Any = None) -> Any:
+        return s5_envs.MultiDiscrete((3, 2))
+
+    def observation_space(self, params: Any = None) -> spaces.Dict:
+        mask = spaces.Box(0, 1, (5,), jnp.int8)
+        return spaces.Dict({"action_mask": mask, "seen": spaces.Box(0.0, 1.0, (ACTIONS,))})
+
+
+for name, factory in {"Guarded": Guarded, "GuardedSwitches": GuardedSwitches}.items():
+    if name not in s5_envs.registered_ids():
+        s5_envs.register(name, factory)
 
 
 class GuardedPairs(gymnasium.Env[np.ndarray, np.ndarray]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -53,51 +52,81 @@ def load_episodes(path: str | Path, problem: Problem) -> Episodes:
             spaces, or holds what is no action; one line that names it.
 
     """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        told = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path}: not a readable .npz of arrays: {told}") from None
+    arrays = _read_arrays(path)
     for name in ("obs", "actions", "episode_starts"):
         if name not in arrays:
             raise ValueError(f"{path}: no array {name!r}, expected obs, actions and episode_starts")
     unknown = sorted(set(arrays) - set(Episodes._fields))
     if unknown:
         raise ValueError(f"{path}: array {unknown[0]!r}, expected some of {', '.join(Episodes._fields)}")
-    action, steps = problem.action, len(arrays["episode_starts"])
+    action, starts = problem.action, arrays["episode_starts"].shape
+    if len(starts) != 1 or not starts[0]:
+        raise ValueError(f"{path}: episode_starts has shape {starts}, expected (N,) with N > 0 steps")
     components = {MultiDiscrete: lambda: (len(action.nvec),), Box: lambda: (len(action.low),)}  # type: ignore[union-attr]
     shapes = {
-        "obs": (steps, *problem.obs_shape),
-        "actions": (steps, *components.get(type(action), tuple)()),
-        "episode_starts": (steps,),
-        "rewards": (steps,),
-        "action_mask": (steps, action.num_inputs),
+        "obs": (*starts, *problem.obs_shape),
+        "actions": (*starts, *components.get(type(action), tuple)()),
+        "episode_starts": starts,
+        "rewards": starts,
+        "action_mask": (*starts, action.num_inputs),
     }
     for name, array in arrays.items():
-        if array.shape != shapes[name] or not steps:
+        if array.shape != shapes[name]:
             raise ValueError(f"{path}: {name} has shape {array.shape}, expected {shapes[name]}")
-        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
-            raise ValueError(f"{path}: {name} holds {array.dtype} that are no finite numbers")
-    if problem.net.config.action_mask and "action_mask" not in arrays:
+        if array.dtype.kind not in "biuf" or not (np.abs(array) <= np.finfo(np.float32).max).all():
+            raise ValueError(f"{path}: {name} holds {array.dtype} that are no finite numbers of 32 bits")
+    for name in {"episode_starts", "action_mask"} & arrays.keys():
+        _require_whole(path, name, arrays[name], np.array(2), "0 or 1")
+    if not arrays["episode_starts"][0]:
+        raise ValueError(f"{path}: episode_starts begins with False, expected whole episodes")
+    is_masked = problem.net.config.action_mask
+    if is_masked and "action_mask" not in arrays:
         raise ValueError(f"{path}: no array 'action_mask', which the environment's observations have")
-    episodes = Episodes(
+    if not isinstance(action, Box):
+        choices = np.array(action.nvec if isinstance(action, MultiDiscrete) else action.n)
+        _require_whole(path, "actions", arrays["actions"], choices, f"those of {action}")
+        if is_masked:
+            _require_allowed(path, arrays["actions"], arrays["action_mask"], np.atleast_1d(choices))
+    return Episodes(
         obs=arrays["obs"] if arrays["obs"].dtype == np.uint8 else arrays["obs"].astype(np.float32),
         actions=arrays["actions"].astype(np.float32 if isinstance(action, Box) else np.int32),
         episode_starts=arrays["episode_starts"].astype(bool),
         rewards=arrays["rewards"].astype(np.float32) if "rewards" in arrays else None,
-        action_mask=arrays["action_mask"].astype(bool) if problem.net.config.action_mask else None,
+        action_mask=arrays["action_mask"].astype(bool) if is_masked else None,
     )
-    if not episodes.episode_starts[0]:
-        raise ValueError(f"{path}: episode_starts begins with False, expected whole episodes")
-    if not isinstance(action, Box):
-        choices = np.array(action.nvec if isinstance(action, MultiDiscrete) else action.n)
-        if (episodes.actions < 0).any() or (episodes.actions >= choices).any():
+
+
+def _read_arrays(path: str | Path) -> dict[str, Array]:
+    try:
+        file = np.load(path, allow_pickle=False)
+        if isinstance(file, np.ndarray):
+            raise ValueError("it holds a single array (.npy)")
+        with file:
+            return {name: file[name] for name in file.files}
+    except Exception as error:  # of zipfile, zlib or numpy, for each way in which a file can be damaged
+        told = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"{path}: not a readable .npz of arrays: {told}") from error
+
+
+def _require_whole(path: str | Path, name: str, array: Array, bounds: Array, expected: str) -> None:
+    """Refuse what is no whole number from 0 to below ``bounds``, one for each component."""
+    is_choice = (array >= 0) & (array < bounds) & (array == np.floor(array))
+    if not is_choice.all():
+        step = int(np.argwhere(~is_choice)[0, 0])
+        raise ValueError(f"{path}: {name} of step {step} is {array[step]}, expected {expected}")
+
+
+def _require_allowed(path: str | Path, actions: Array, masks: Array, choices: Array) -> None:
+    """Refuse an action that its step's mask forbids; where a component has nothing allowed all is."""
+    first = np.cumsum(choices) - choices
+    for chosen, start, size in zip(actions.reshape(len(actions), -1).T, first, choices, strict=True):
+        mask = masks[:, start : start + size] != 0
+        is_forbidden = mask.any(1) & ~mask[np.arange(len(mask)), chosen.astype(int)]
+        if is_forbidden.any():
+            step = int(is_forbidden.argmax())
             raise ValueError(
-                f"{path}: actions from {episodes.actions.min()} to {episodes.actions.max()}, "
-                f"expected those of {action}"
+                f"{path}: actions of step {step} is {actions[step]}, which its action_mask forbids"
             )
-    return episodes
 
 
 def discounted_returns(episodes: Episodes, gamma: float) -> Array:

@@ -19,6 +19,7 @@ from s5_adapters.purejax.episodes import Episodes, discounted_returns, load_epis
 from s5_adapters.purejax.restore import from_file
 from s5_envs.batch import reset_batch, step_batch
 from s5_envs.optimal import best_action
+from tests import guarded  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 
 pytestmark = pytest.mark.quick_compilation
@@ -100,7 +101,13 @@ def test_packing_keeps_episodes_whole_and_every_step_once() -> None:
         ({"actions": None}, "no array 'actions'"),
         ({"action": np.zeros(4)}, "array 'action', expected some of obs, "),
         ({"obs": np.zeros((4, 9))}, r"obs has shape \(4, 9\), expected \(4, "),
-        ({"actions": np.full(4, 7)}, "actions from 7 to 7, expected those of Discrete"),
+        ({"actions": np.full(4, 7)}, "actions of step 0 is 7, expected those of Discrete"),
+        ({"actions": np.array([0, 1, 1.5, 2])}, r"actions of step 2 is 1\.5, expected those of Discrete"),
+        ({"actions": np.full(4, 2**32)}, "actions of step 0 is 4294967296, expected those of Discrete"),
+        ({"episode_starts": np.array(True)}, r"episode_starts has shape \(\), expected \(N,\)"),
+        ({"episode_starts": np.zeros(0, bool)}, r"episode_starts has shape \(0,\), expected \(N,\)"),
+        ({"episode_starts": np.array([1, 1, 2, 2])}, "episode_starts of step 2 is 2, expected 0 or 1"),
+        ({"rewards": np.full(4, 1e300)}, "rewards holds float64 that are no finite numbers of 32 bits"),
         ({"episode_starts": np.zeros(4, bool)}, "episode_starts begins with False"),
         ({"rewards": np.full(4, np.nan)}, "rewards holds float64 that are no finite numbers"),
     ],
@@ -118,8 +125,48 @@ def test_a_file_that_does_not_fit_is_refused(change: dict[str, Any], message: st
         clone(RunConfig(small_config()), str(path))
 
 
+@pytest.mark.parametrize(
+    ("env_id", "actions", "masks", "message"),
+    [
+        ("Guarded", [0, 1], [[1, 0, 0, 1], [1, 0, 1, 1]], "actions of step 1 is 1, which its action_mask"),
+        ("Guarded", [0, 1], [[1, 0, 0, 1], [0, 0, 0, 0]], None),
+        (
+            "GuardedSwitches",
+            [[0, 1], [2, 1]],
+            [[1, 0, 0, 0, 1], [0, 0, 1, 1, 0]],
+            r"step 1 is \[2 1\], which",
+        ),
+        ("GuardedSwitches", [[0, 1], [2, 1]], [[1, 0, 0, 0, 1], [0, 0, 1, 0, 0]], None),
+        (
+            "Guarded",
+            [0, 1],
+            [[1, 0, 0, 1], [0.5, 1, 0, 0]],
+            r"action_mask of step 1 is \[0\.5 .*, expected 0 or 1",
+        ),
+    ],
+)
+def test_what_a_mask_forbids_was_not_done(
+    env_id: str, actions: Any, masks: Any, message: str | None, tmp_path: Path
+) -> None:
+    problem = build_problem(small_config(env_id=env_id))
+    obs = np.zeros((2, *problem.obs_shape), np.float32)
+    path = tmp_path / "episodes.npz"
+    save_episodes(path, Episodes(obs, np.array(actions), np.ones(2, bool), None, np.array(masks)))
+    if message is None:
+        assert load_episodes(path, problem).action_mask.dtype == bool
+        return
+    with pytest.raises(ValueError, match=message):
+        load_episodes(path, problem)
+
+
 def test_what_is_no_file_of_arrays_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "episodes.npz").write_text("no")
-    for name in ("episodes.npz", "nowhere.npz"):
-        with pytest.raises(ValueError, match=rf"{name}: not a readable \.npz"):
+    (tmp_path / "text.npz").write_text("no")
+    (tmp_path / "empty.npz").touch()
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    np.savez_compressed(tmp_path / "flipped.npz", obs=np.arange(100.0))
+    content = bytearray((tmp_path / "flipped.npz").read_bytes())
+    content[60:70] = bytes(10)  # within the compressed entry
+    (tmp_path / "flipped.npz").write_bytes(content)
+    for name in ("text.npz", "empty.npz", "one.npy", "flipped.npz", "nowhere.npz"):
+        with pytest.raises(ValueError, match=rf"^\S*{name}: not a readable \.npz of arrays: [^\n]+$"):
             clone(RunConfig(small_config()), str(tmp_path / name))
