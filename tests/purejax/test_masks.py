@@ -56,6 +56,30 @@ def test_rollout_training_and_evaluation_are_by_the_masks() -> None:
     assert (played.lengths == guarded.LENGTH).all()
 
 
+def test_each_component_of_an_action_is_by_its_own_mask() -> None:
+    config = small_config(env_id="GuardedSwitches", num_steps=64, total_steps=64 * 4)
+    problem = build_problem(config)
+    params = problem.net.init(jax.random.key(0))
+    # An actor that would rather do what is forbidden than anything else.
+    biased = params["heads"]["actor"] | {"bias": jnp.array([9.0, -9.0, 4.0, -9.0, 9.0])}
+    params = {**params, "heads": {**params["heads"], "actor": biased}}
+
+    @jax.jit
+    def play(params: Any) -> Any:
+        carry = init_carry(problem, config, jax.random.key(1))
+        return collect(problem, config, params, carry, jax.random.key(2))[1:]
+
+    rollout, episodes = play(params)
+    assert rollout.action.shape == (64, 4, 2)
+    for component, mask in enumerate(np.split(np.asarray(rollout.obs.action_mask), [3], axis=-1)):
+        action = np.asarray(rollout.action)[..., component : component + 1]
+        assert np.take_along_axis(mask, action, axis=-1).all()
+        assert len(np.unique(action)) == 2  # never the same, whatever the network would rather do
+    assert (np.asarray(rollout.reward) == 0).all()
+    assert (np.asarray(episodes.episode_length)[np.asarray(episodes.done)] == guarded.LENGTH).all()
+    assert (np.asarray(rollout.log_prob) > MASKED / 2).all()
+
+
 def test_statistics_are_of_observations_alone() -> None:
     config = small_config(env_id="Guarded", normalize_observations=True)
     carry = init_carry(build_problem(config), config, jax.random.key(0))
