@@ -19,11 +19,12 @@ from sb3_contrib.common.maskable.callbacks import MaskableEvalCallback
 from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from sb3_contrib.common.wrappers import ActionMasker
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.envs import IdentityEnv, IdentityEnvBox
+from stable_baselines3.common.envs import FakeImageEnv, IdentityEnv, IdentityEnvBox
 
 from s5_adapters import load_policy, save_policy
 from s5_adapters.core.network.masks import MASKED, MaskedObservation
-from s5_adapters.sb3 import JaxVecEnv, S5MaskableRecurrentPPO, S5RecurrentPPO
+from s5_adapters.sb3 import JaxVecEnv, S5MaskableRecurrentPPO, S5Policy, S5RecurrentPPO
+from s5_adapters.sb3.maskable import MaskableCnnS5Policy
 from s5_adapters.sb3.masked import MaskedCategorical, MaskedMultiCategorical
 from tests.guarded import ACTIONS, LENGTH, GuardedPairs
 
@@ -164,6 +165,36 @@ def test_what_cannot_be_masked_is_refused() -> None:
     with pytest.raises(ValueError, match="the environment has no method action_masks"):
         make(make_vec_env("CartPole-v1", n_envs=1)).learn(32)
     make(make_vec_env("CartPole-v1", n_envs=1)).learn(32, use_masking=False)
+
+
+def test_a_policy_that_takes_no_masks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^policy must take masks \(MaskableS5Policy\), got S5Policy$"):
+        make(JaxVecEnv("Guarded", num_envs=2), policy=S5Policy)
+
+
+def test_images_come_with_masks_too() -> None:
+    """The network would rather do what is forbidden; learned, saved and portable it does what is allowed."""
+    forbidden = 2
+
+    def masked() -> Any:
+        env = FakeImageEnv(action_dim=4, screen_height=36, screen_width=36, n_channels=1)
+        return ActionMasker(env, lambda _: np.arange(4) != forbidden)
+
+    model = make(make_vec_env(masked, n_envs=2), policy="CnnS5Policy")
+    assert type(model.policy) is MaskableCnnS5Policy
+    with th.no_grad():
+        model.policy.action_net.bias[forbidden] = 9.0
+    model.learn(64)
+    assert set(np.unique(model.rollout_buffer.actions)) <= {0, 1, 3}
+    obs = np.random.default_rng(0).integers(0, 256, (8, 36, 36, 1), np.uint8)
+    allowed = np.tile(np.arange(4) != forbidden, (8, 1))
+    assert (model.predict(obs, deterministic=True)[0] == forbidden).all()
+    expected, _ = model.predict(obs, deterministic=True, action_masks=allowed)
+    assert (expected != forbidden).all()
+    portable = model.policy.to_policy()
+    assert portable.config.action_mask
+    action, _ = portable.act(obs, portable.initial_state(8), np.ones(8, bool), action_mask=allowed)
+    np.testing.assert_array_equal(action, expected)
 
 
 # --- sb3-contrib's environments, callback and evaluation ---------------------------------------------
