@@ -21,7 +21,7 @@ import tyro
 from s5_adapters.bench.command import Report, Run
 from s5_adapters.cli_errors import UsageError, usage_errors
 from s5_adapters.cli_modules import Command, import_modules
-from s5_adapters.cli_settings import Settings, load_base, settings_registry
+from s5_adapters.cli_settings import Settings, load_base, pairs, settings_registry
 from s5_adapters.core import checks
 from s5_adapters.purejax import processes
 from s5_adapters.reproduce.command import Reproduce
@@ -130,6 +130,8 @@ class Evaluate(Command):
     environment."""
     env_id: str | None = None
     """Of a policy file: the environment to play in; by default the one that it was trained in."""
+    env_kwargs: Annotated[dict[str, Any], pairs({})] = field(default_factory=dict)
+    """Of a policy file: keyword arguments of the environment, such as action_mask=true."""
     episodes: int = 100
     """Number of episodes; with --per-trial, of each family."""
     checkpoint: int | None = None
@@ -187,11 +189,12 @@ class Evaluate(Command):
         if source.suffix == ".safetensors":
             if self.checkpoint is not None:
                 raise ValueError(f"checkpoint: got {self.checkpoint} for {source}, it is for a run's folder")
-            policy = from_file(source, self.env_id)
+            policy = from_file(source, self.env_id, self.env_kwargs)
             config = policy.config.training
             return policy, f"{config.env_id}, {config.memory}, from {source}"
-        if self.env_id is not None:
-            raise ValueError(f"env-id: got {self.env_id} for {source}, it goes with a policy file")
+        for name, value in (("env-id", self.env_id), ("env-kwargs", self.env_kwargs or None)):
+            if value is not None:
+                raise ValueError(f"{name}: got {value} for {source}, it goes with a policy file")
         policy = restore_policy(source, self.checkpoint)
         config = policy.config.training
         updates = f"after {policy.update} of {config.num_updates} updates"
@@ -204,8 +207,8 @@ class Evaluate(Command):
         from s5_adapters.plot import new_figure
 
         with usage_errors():
-            for name in ("render", "env_id"):
-                if getattr(self, name) is not None:
+            for name in ("render", "env_id", "env_kwargs"):
+                if getattr(self, name) not in (None, {}):
                     raise ValueError(f"{name.replace('_', '-')}: it is not for evaluate --per-trial")
             if self.plot is not None:
                 new_figure(self.plot, (1, 1))  # what cannot be written is found before anything is played

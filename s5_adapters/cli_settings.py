@@ -125,7 +125,7 @@ def _settings_rule(info: StructTypeInfo, base: RunConfig) -> StructConstructorSp
             if field.name in defaults and field.name != "devices":  # the machine's, an option of its own
                 default = defaults[field.name]
                 if field.name in _MAPPINGS:
-                    kind: Any = Annotated[dict, _pairs(default)]
+                    kind: Any = Annotated[dict, pairs(default)]
                     default = {}
                 else:
                     kind = _KINDS.get(field.name, hints[field.name])
@@ -157,7 +157,8 @@ def _docs_in(cls: type) -> dict[str, str]:
     return docs
 
 
-def _pairs(base: Mapping[str, Any]) -> PrimitiveConstructorSpec[dict[str, Any]]:
+def pairs(base: Mapping[str, Any]) -> PrimitiveConstructorSpec[dict[str, Any]]:
+    """Teach tyro to read a mapping as NAME=VALUE words, which come on top of ``base``."""
     return PrimitiveConstructorSpec(
         nargs="*",
         metavar="NAME=VALUE",

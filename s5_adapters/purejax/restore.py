@@ -89,7 +89,7 @@ def from_file(
     Args:
         path: the file.
         env_id: the environment; None for the one that the file names.
-        env_kwargs: its keyword arguments; by default the file's, where the environment is its own.
+        env_kwargs: its keyword arguments, on top of the file's where the environment is its own.
 
     Raises:
         ValueError: one line, where there is no such file or environment, or the policy does not fit it.
@@ -97,18 +97,19 @@ def from_file(
     policy = as_policy(path)
     if env_id is None and policy.env_id is None:
         raise ValueError(f"{path}: the file names no environment, expected --env-id")
-    if env_kwargs is None:
-        env_kwargs = policy.env_kwargs if env_id in (None, policy.env_id) else {}
+    own = policy.env_kwargs if env_id in (None, policy.env_id) else {}
     training = PPOConfig(
-        env_id=env_id or policy.env_id or "", env_kwargs=env_kwargs, **network_settings(policy)
+        env_id=env_id or policy.env_id or "",
+        env_kwargs={**own, **(env_kwargs or {})},
+        **network_settings(policy),
     )
     problem = build_problem(training)
-    require_start(policy, problem)
     if policy.config.action_mask and not problem.net.config.action_mask:
         raise ValueError(
             f"{path}: the policy was trained with masks of allowed actions, which {training.env_id} does not "
-            'give (its env_kwargs may need {"action_mask": true})'
+            "give (it may need --env-kwargs action_mask=true)"
         )
+    require_start(policy, problem)
     statistics = policy.obs_statistics
     stats = None if statistics is None else as_running_stats(statistics)
     told = policy.training

@@ -63,12 +63,44 @@ def test_a_policy_file_plays_where_it_is_told(tmp_path: Path, capsys: Any) -> No
         ([path, "--env-id", "CountRecallEasy"], "network has action Discrete(n=4), expected Discrete(n=27)"),
         ([path, "--checkpoint", "3"], "it is for a run's folder"),
         ([tmp_path, "--env-id", "RepeatPreviousEasy"], "it goes with a policy file"),
+        ([tmp_path, "--env-kwargs", "k=3"], "env-kwargs: got {'k': 3} for"),
+        ([path, "--env-id", "RepeatPreviousEasy", "--env-kwargs", "q=3"], "has no argument 'q'"),
         ([tmp_path / "none.safetensors"], "none.safetensors: No such file or directory"),
     ):
         assert main(["evaluate", *map(str, arguments)]) == 2
         told = capsys.readouterr().err
         assert message in told
         assert told.count("\n") == 1
+
+
+def test_a_masked_policy_that_names_no_environment_is_told_of_the_masks(tmp_path: Path, capsys: Any) -> None:
+    """As one of Stable-Baselines3's is: its file knows neither the environment nor its arguments."""
+    problem = build_problem(small_config(env_id="MineSweeperEasy", env_kwargs={"action_mask": True}))
+    path = tmp_path / "policy.safetensors"
+    save_policy(path, Policy(problem.net.config, problem.net.init(jax.random.key(0))))
+    command = ["evaluate", str(path), "--env-id", "MineSweeperEasy", "--episodes", "2"]
+    assert main(command) == 2
+    assert "it may need --env-kwargs action_mask=true" in capsys.readouterr().err
+    assert main([*command, "--env-kwargs", "action_mask=true"]) == 0
+    assert "MineSweeperEasy, s5, from" in capsys.readouterr().out
+
+
+def test_arguments_come_on_top_of_the_file_s_own(tmp_path: Path) -> None:
+    problem = build_problem(small_config())
+    path = tmp_path / "policy.safetensors"
+    policy = Policy(
+        problem.net.config,
+        problem.net.init(jax.random.key(0)),
+        env_id="RepeatPreviousEasy",
+        env_kwargs={"k": 2},
+    )
+    save_policy(path, policy)
+    for env_id, given, expected in (
+        (None, {}, {"k": 2}),
+        (None, {"k": 3}, {"k": 3}),
+        ("RepeatPreviousMedium", {}, {}),
+    ):
+        assert dict(from_file(path, env_id, given).config.training.env_kwargs) == expected
 
 
 class FakeWandb:
