@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from s5_adapters.bench.command import Report, Run
-from s5_adapters.cli_errors import UsageError, usage_errors
+from s5_adapters.cli_errors import UsageError, require_writable, usage_errors
 from s5_adapters.cli_modules import Command, import_modules
 from s5_adapters.cli_settings import Settings, load_base, pairs, settings_registry
 from s5_adapters.core import checks
@@ -167,8 +167,10 @@ class Evaluate(Command):
                 raise ValueError(f"runs: got {len(self.runs)} runs, expected one (with --per-trial several)")
             checks.integer("episodes", self.episodes)
             checks.integer("seed", self.seed, minimum=0)
-            if self.render is not None and self.render.suffix != ".gif":
-                raise ValueError(f"render: got {self.render}, expected a file name ending in .gif")
+            if self.render is not None:
+                if self.render.suffix != ".gif":
+                    raise ValueError(f"render: got {self.render}, expected a file name ending in .gif")
+                require_writable("render", self.render, makes_folders=True)
             policy, heading = self._policy(self.runs[0])
             result = policy.evaluate(self.episodes, seed=self.seed, deterministic=self.deterministic)
         print(heading)
@@ -178,7 +180,8 @@ class Evaluate(Command):
         if not math.isnan(policy.best_return):
             print(f"MMER         {policy.best_return:.4f} (largest mean return of an update while training)")
         if self.render is not None:
-            save_animation(policy, self.render, seed=self.seed, deterministic=self.deterministic)
+            with usage_errors():
+                save_animation(policy, self.render, seed=self.seed, deterministic=self.deterministic)
         return 0
 
     def _policy(self, source: Path) -> "tuple[RestoredPolicy, str]":
@@ -210,8 +213,11 @@ class Evaluate(Command):
             for name in ("render", "env_id", "env_kwargs"):
                 if getattr(self, name) not in (None, {}):
                     raise ValueError(f"{name.replace('_', '-')}: it is not for evaluate --per-trial")
+            for name in ("json", "plot"):  # what cannot be written is found before anything is played
+                if getattr(self, name) is not None:
+                    require_writable(name, getattr(self, name), makes_folders=True)
             if self.plot is not None:
-                new_figure(self.plot, (1, 1))  # what cannot be written is found before anything is played
+                new_figure(self.plot, (1, 1))
             question = Question(
                 self.episodes, self.trials, self.held_out, self.checkpoint, self.seed, self.deterministic
             )
@@ -305,8 +311,7 @@ class Export(Command):
 
         output = self.output or Path(f"policy.{self.format}")
         with usage_errors():
-            if not output.absolute().parent.is_dir():
-                raise ValueError(f"output: no folder {output.absolute().parent}")
+            require_writable("output", output)
             found = read_policy(self.source, checkpoint=self.checkpoint, vecnormalize=self.vecnormalize)
             write = {"safetensors": save_policy, "stablehlo": export_stablehlo, "onnx": export_onnx}
             write[self.format](output, found.policy)
@@ -346,8 +351,7 @@ class Clone(Command):
 
         with usage_errors():
             checks.integer("epochs", self.epochs)
-            if not self.output.absolute().parent.is_dir():
-                raise ValueError(f"output: no folder {self.output.absolute().parent}")
+            require_writable("output", self.output)
             policy = clone(self.settings.resolve(), str(self.episodes), epochs=self.epochs, report=show)
             save_policy(self.output, policy)
         print(f"wrote {self.output}; go on with: s5-adapters train --weights {self.output}")

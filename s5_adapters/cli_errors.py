@@ -1,7 +1,9 @@
 """Errors of whoever calls a command: one line, and no traceback."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 class UsageError(Exception):
@@ -17,3 +19,25 @@ def usage_errors() -> Iterator[None]:
         if "\n" in str(error):
             raise
         raise UsageError(str(error)) from error
+
+
+def require_writable(name: str, path: Path, *, makes_folders: bool = False) -> None:
+    """Refuse a file that cannot be written, before the work whose result it is to hold.
+
+    Args:
+        name: the option.
+        path: the file.
+        makes_folders: whoever writes it makes the folders above it.
+
+    Raises:
+        ValueError: one line, where it is a folder, there is none above it, or nothing can be written there.
+    """
+    folder = path.absolute().parent
+    while makes_folders and not folder.exists():
+        folder = folder.parent
+    if path.is_dir():
+        raise ValueError(f"{name}: {path} is a folder, expected the name of a file")
+    if not folder.is_dir():
+        raise ValueError(f"{name}: no folder {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{name}: {folder} cannot be written in")

@@ -1,5 +1,6 @@
 """The command line, in this process: what it prints, what it leaves behind, how it ends."""
 
+import errno
 import gzip
 import json
 import os
@@ -84,6 +85,11 @@ def run(tmp_path_factory):
         (["evaluate", "nowhere.safetensors"], "nowhere.safetensors: No such file or directory"),
         (["evaluate", "nowhere", "--episodes", "0"], "episodes: got 0"),
         (["evaluate", "nowhere", "--render", "a.mp4"], "expected a file name ending in .gif"),
+        (["evaluate", "nowhere", "--render", "/dev/null/a.gif"], "render: no folder /dev/null"),
+        (["evaluate", "nowhere", "--per-trial", "--json", "/"], "json: / is a folder, expected the name of"),
+        (["evaluate", "nowhere", "--per-trial", "--plot", "/dev/null/a.png"], "plot: no folder /dev/null"),
+        (["clone", "nowhere.npz", "-o", "/"], "output: / is a folder, expected the name of a file"),
+        (["export", "nowhere", "-o", "nowhere/policy"], "output: no folder "),
         (["plot", "nowhere"], "nowhere: no such file or folder"),
         (["plot"], "expected the folders of one or more runs"),
         (["export", "nowhere"], "nowhere: no such file or folder"),
@@ -206,6 +212,23 @@ def test_evaluate_renders_an_episode(run, tmp_path, capsys):
     assert "51 steps" in capsys.readouterr().out
     with Image.open(tmp_path / "out.gif") as image:
         assert image.n_frames > 1
+
+
+def test_an_animation_that_fails_takes_nothing_of_the_evaluation(run, tmp_path, capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("s5_envs.rendering.save_gif", full)
+    command = ["evaluate", str(run), "--episodes", "1", "--render", "out.gif"]
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert "mean return" in told.out
+    assert "No space left on device" in told.err
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert main(command) == 2
+    told = capsys.readouterr()
+    assert told.err == f"s5-adapters: render: {tmp_path} cannot be written in\n"
+    assert told.out == ""
 
 
 def test_plot_draws_a_figure(run, tmp_path, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -228,6 +229,27 @@ def test_an_environment_without_a_picture_shows_its_fields():
     assert "time 3" in lines
     assert "board 0 1 2 3 4 5 6 7 ..." in lines
     assert Count().render(state, mode="rgb_array").shape[2] == 3
+
+
+class NamedState(NamedTuple):
+    time: int
+    key: Any
+
+
+@pytest.mark.parametrize(
+    ("state", "lines"),
+    [
+        (NamedState(3, jax.random.key(7)), ["time 3", "key 0 7"]),
+        ({"position": jnp.ones(2), "parts": (1, jnp.zeros(1))}, ["parts 1 0", "position 1 1"]),
+        (jnp.arange(2), ["0 1"]),
+        ((), ["(no state)"]),
+    ],
+)
+def test_a_state_may_be_any_pytree(state, lines):
+    """Of an environment from elsewhere, which need not have a name either."""
+    scene = rendering.describe(object(), state)
+    assert [line for line in scene.to_text().splitlines() if line] == ["object", *lines]
+    assert scene.to_image().shape[2] == 3
 
 
 def test_a_user_s_own_picture():

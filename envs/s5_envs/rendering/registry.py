@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -34,10 +33,10 @@ def renders(*kinds: type[OwnEnvironment]) -> Callable[[_Function], _Function]:
 
 
 def describe(env: OwnEnvironment, state: PyTree) -> Scene:
-    """Return the scene of one state: the family's own, or else a table of the state's fields."""
+    """Return the scene of one state, any pytree: the family's own, or else a table of its entries."""
     for module in ("cards", "boards", "physics", "mazes"):
         import_module(f"s5_envs.rendering.{module}")
-    state = jax.tree.map(np.asarray, jax.device_get(state))
+    state = jax.tree.map(_as_numpy, jax.device_get(state))
     for kind in type(env).__mro__:
         if kind in _describers:
             return _describers[kind](env, state)
@@ -67,12 +66,21 @@ def render_state(
     return scene.to_text() if mode == "ansi" else scene.to_image()
 
 
+def _as_numpy(leaf: Any) -> np.ndarray:
+    is_key = isinstance(leaf, jax.Array) and jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return np.asarray(jax.random.key_data(leaf) if is_key else leaf)
+
+
 def _fields(env: OwnEnvironment, state: PyTree) -> Tiles:
-    """Return names and values of the state's fields, for an environment without a picture of its own."""
+    """Return names and values of the state's entries, for an environment without a picture of its own."""
+    entries: dict[str, list[np.ndarray]] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(state):
+        entries.setdefault(jax.tree_util.keystr(path[:1], simple=True), []).append(np.ravel(leaf))
     lines = []
-    for f in fields(state):
-        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(getattr(state, f.name))]
-        values = np.concatenate(leaves) if leaves else np.zeros(0)
+    for name, leaves in entries.items():
+        values = np.concatenate(leaves)
         shown = " ".join(f"{value:.4g}" for value in values[:8].astype(float))
-        lines.append(f"{f.name} {shown}{' ...' if len(values) > 8 else ''}")
-    return Tiles(env.name, tuple((Tile(""),) for _ in lines), tuple(lines))
+        lines.append(f"{name} {shown}{' ...' if len(values) > 8 else ''}".strip())
+    name = getattr(env, "name", type(env).__name__)  # one from elsewhere may have none
+    lines = lines or ["(no state)"]
+    return Tiles(name, tuple((Tile(""),) for _ in lines), tuple(lines))
