@@ -14,7 +14,7 @@ import pytest
 
 from s5_adapters import Policy, load_policy, save_policy
 from s5_adapters.cli import main
-from s5_adapters.purejax import RunOptions, Trainer, build_problem
+from s5_adapters.purejax import RunFolderError, RunOptions, Trainer, build_problem
 from s5_adapters.purejax.evaluate import Evaluation
 from s5_adapters.purejax.restore import from_file
 from tests.purejax.helpers import small_config
@@ -143,6 +143,25 @@ def test_weights_and_biases_gets_every_row(tmp_path: Path, monkeypatch: pytest.M
     assert updates == list(range(1, 11))
     assert sum("evaluation/evaluation_return" in row for row in fake.rows) == 2
     assert os.fspath(tmp_path / "run") == fake.given["dir"]
+
+
+@pytest.mark.parametrize("call", ["init", "log", "finish"])
+def test_what_weights_and_biases_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    class Failing(FakeWandb):
+        def __getattribute__(self, name: str) -> Any:
+            if name == call:
+                raise RuntimeError("api_key not configured (no-tty)\ncall wandb.login()")
+            return super().__getattribute__(name)
+
+    monkeypatch.setitem(sys.modules, "wandb", Failing())  # type: ignore[arg-type]
+    trainer = Trainer(small_config(), run_dir=tmp_path / "run", options=RunOptions(wandb=True))
+    told = r"^stopped: run folder \S*: wandb: api_key not configured \(no-tty\); [^\n]*--resume \S*$"
+    with pytest.raises(RunFolderError, match=told):
+        trainer.run()
+    monkeypatch.setitem(sys.modules, "wandb", FakeWandb())  # type: ignore[arg-type]
+    assert Trainer.resume(tmp_path / "run").run().state.update == 10
 
 
 def test_without_the_package_it_is_told_before_anything_is_made(
