@@ -10,6 +10,7 @@ from flax.core import FrozenDict
 import s5_envs
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, MaskedObservation
 from s5_adapters.core.memories.memory import memory_class
+from s5_adapters.core.network.parts import part_of, require_learning
 from s5_adapters.core.network.spaces import action_spec, has_action_mask, observation_shape
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.config import TrainConfig
@@ -151,14 +152,19 @@ def build_problem(config: TrainConfig) -> Problem:
 
     Raises:
         ValueError: one line, for an unknown environment or memory (with the nearest names), arguments that
-            they do not take, ``dynamics_lr_scale`` with a memory that has nothing for it to scale, an
-            environment that does not do what its interface says, and spaces that the network has no head or
-            encoder for.
+            they do not take, ``dynamics_lr_scale`` with a memory that has nothing for it to scale, ``freeze``
+            that leaves nothing to learn, an environment that does not do what its interface says, and spaces
+            that the network has no head or encoder for.
     """
     if config.dynamics_lr_scale != 1 and not memory_class(config.memory).dynamics:
         scale = config.dynamics_lr_scale
         raise ValueError(f"dynamics_lr_scale: got {scale:g}, expected 1 with memory {config.memory!r}")
-    return Problem.of(config.env_id, config.env_kwargs, config.network, config.resets)
+    problem = Problem.of(config.env_id, config.env_kwargs, config.network, config.resets)
+    if config.freeze:
+        paths = jax.tree_util.tree_leaves_with_path(problem.net.param_shapes())
+        names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths)
+        require_learning("freeze", config.freeze, map(part_of, names))
+    return problem
 
 
 def _strong(x: jax.Array) -> jax.Array:

@@ -22,7 +22,7 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from s5_adapters.core import ActorCriticConfig, Box, MultiDiscrete
 from s5_adapters.core.files.weights import Policy
 from s5_adapters.core.network.masks import MASKED
-from s5_adapters.core.network.parts import part_of
+from s5_adapters.core.network.parts import part_of, require_learning
 from s5_adapters.core.network.spaces import ACTION_MASK
 from s5_adapters.rllib._holder import NetworkHolder
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, complete_model_config, read_model_config
@@ -92,8 +92,10 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
             )
         _warn_of_rescaling(read.network, self.model_config)
         self.lr_scales = read.lr_scales
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(part_of(name) not in read.freeze)
+        named = [(part_of(name), parameter) for name, parameter in self.network.named_parameters()]
+        require_learning("model_config['freeze']", read.freeze, (part for part, _ in named))
+        for part, parameter in named:
+            parameter.requires_grad_(part not in read.freeze)
         self.normalizer: Normalizer | None = None
         self._weights = read.weights
         if read.weights is not None:

@@ -9,7 +9,7 @@ import torch as th
 from torch import nn
 
 from s5_adapters.core.memories.memory import memory_class
-from s5_adapters.core.network.parts import part_of
+from s5_adapters.core.network.parts import part_of, require_learning
 from s5_adapters.torch_bridge.rates import follow_first_group, groups_by_scale
 
 if TYPE_CHECKING:
@@ -19,7 +19,12 @@ __all__ = ["freeze_parts", "has_scaled_parts", "optimizer_with_scaled_parts"]
 
 
 def freeze_parts(policy: S5Policy) -> None:
-    """Take the gradients of the parts in `policy.freeze`."""
+    """Take the gradients of the parts in `policy.freeze`.
+
+    Raises:
+        ValueError: nothing is left to learn; one line.
+    """
+    require_learning("freeze", policy.freeze, (_part(name) for name, _ in policy.named_parameters()))
     for name, parameter in policy.named_parameters():
         if _part(name) in policy.freeze:
             parameter.requires_grad_(False)

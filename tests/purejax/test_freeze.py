@@ -77,3 +77,14 @@ def test_both_are_part_of_the_configuration() -> None:
 def test_another_name_is_refused(field: str, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         PPOConfig(**{field: value})
+
+
+@pytest.mark.parametrize("layers", [{}, {"encoder": ()}])
+def test_something_has_to_learn(layers: Any) -> None:
+    """A part without layers has nothing that could."""
+    frozen = [part for part in PARTS if part != "torsos"]  # of which this network has none
+    if layers:
+        frozen.remove("encoder")
+    with pytest.raises(ValueError, match=r"^freeze: got [^\n]*memory, heads, nothing is left to learn$"):
+        build_problem(small_config(freeze=frozen, **layers))
+    build_problem(small_config(freeze=frozen[:-1], **layers))

@@ -229,3 +229,11 @@ def test_what_is_frozen_stays_and_a_part_may_learn_more_slowly() -> None:
         expected *= 0.5 if name.startswith("heads/") else 1
         moved = before[name] - parameter.detach()
         torch.testing.assert_close(moved, torch.full_like(moved, expected), rtol=0.01, atol=1e-9)
+
+
+def test_something_has_to_learn() -> None:
+    model = {**TINY, "max_seq_len": 4, "freeze": ["encoder", "memory", "torsos", "heads"]}
+    with pytest.raises(
+        ValueError, match=r"^model_config\['freeze'\]: got encoder, .*heads, nothing is left to learn$"
+    ):
+        config_of().rl_module(model_config=model).build_learner(env=None, spaces=spaces())

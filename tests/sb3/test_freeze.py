@@ -57,3 +57,16 @@ def test_a_part_may_learn_more_slowly() -> None:
 def test_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^freeze\[0\]: got 'memroy', expected one of memory, "):
         make(freeze=("memroy",))
+
+
+def test_something_has_to_learn() -> None:
+    """A part without layers has nothing that could."""
+    for parts, layers in (
+        (("encoder", "memory", "torsos", "heads"), {}),
+        (("encoder", "memory", "heads"), {"net_arch": []}),
+    ):
+        with pytest.raises(
+            ValueError, match=r"^freeze: got encoder, memory, .*heads, nothing is left to learn$"
+        ):
+            make(freeze=parts, **layers)
+    make(freeze=("encoder", "memory", "heads"))

@@ -1,6 +1,6 @@
 """Parts of the network by the names that users say: to freeze one, or let it learn more slowly."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from flax.core import FrozenDict, freeze
@@ -42,6 +42,22 @@ def parts(name: str, value: object) -> tuple[str, ...]:
         raise ValueError(f"{name}: got {value!r}, expected a list of {', '.join(PARTS)}")
     given = [one_of(f"{name}[{i}]", part, PARTS) for i, part in enumerate(value)]
     return tuple(part for part in PARTS if part in given)
+
+
+def require_learning(name: str, frozen: tuple[str, ...], parts_of_parameters: Iterable[str]) -> None:
+    """Refuse to freeze every parameter that there is: a part without layers has none.
+
+    Args:
+        name: the argument that says what is frozen.
+        frozen: the parts that do not learn.
+        parts_of_parameters: the part of each parameter.
+
+    Raises:
+        ValueError: nothing is left to learn; one line.
+
+    """
+    if set(parts_of_parameters) <= set(frozen):
+        raise ValueError(f"{name}: got {', '.join(frozen)}, nothing is left to learn")
 
 
 def part_scales(name: str, value: object) -> FrozenDict[str, Any]:
