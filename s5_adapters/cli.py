@@ -135,7 +135,7 @@ class Evaluate(Command):
     episodes: int = 100
     """Number of episodes; with --per-trial, of each family."""
     checkpoint: int | None = None
-    """The checkpoint after this many updates; by default the latest."""
+    """The checkpoint after this many updates; by default the newest that is whole."""
     deterministic: bool = False
     """Take the most likely action instead of sampling."""
     seed: int = 0
@@ -198,7 +198,7 @@ class Evaluate(Command):
         for name, value in (("env-id", self.env_id), ("env-kwargs", self.env_kwargs or None)):
             if value is not None:
                 raise ValueError(f"{name}: got {value} for {source}, it goes with a policy file")
-        policy = restore_policy(source, self.checkpoint)
+        policy = restore_policy(source, self.checkpoint, report=tell)
         config = policy.config.training
         updates = f"after {policy.update} of {config.num_updates} updates"
         return policy, f"{config.env_id}, {config.memory}, {updates}"
@@ -221,7 +221,7 @@ class Evaluate(Command):
             question = Question(
                 self.episodes, self.trials, self.held_out, self.checkpoint, self.seed, self.deterministic
             )
-            environment, adaptations = ask(self.runs, question)
+            environment, adaptations = ask(self.runs, question, report=tell)
             print_tables(adaptations)
             if self.json is not None:
                 write_json(self.json, environment, question, adaptations)
@@ -298,7 +298,7 @@ class Export(Command):
     """A policy that all three ecosystems load, or one step of it as a program: one that needs JAX alone, or
     one for ONNX runtimes (extra onnx)."""
     checkpoint: int | None = None
-    """Of a run, the checkpoint after this many updates; by default the latest."""
+    """Of a run, the checkpoint after this many updates; by default the newest that is whole."""
     vecnormalize: Path | None = None
     """Of a Stable-Baselines3 model, the file that VecNormalize.save wrote: its observation statistics."""
 
@@ -312,7 +312,9 @@ class Export(Command):
         output = self.output or Path(f"policy.{self.format}")
         with usage_errors():
             require_writable("output", output)
-            found = read_policy(self.source, checkpoint=self.checkpoint, vecnormalize=self.vecnormalize)
+            found = read_policy(
+                self.source, checkpoint=self.checkpoint, vecnormalize=self.vecnormalize, report=tell
+            )
             write = {"safetensors": save_policy, "stablehlo": export_stablehlo, "onnx": export_onnx}
             write[self.format](output, found.policy)
         trusted = "; its loader unpickles, so its author was trusted" if found.unpickled else ""
@@ -589,8 +591,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def fail(message: str, code: int) -> int:
     """Print a message to standard error, once for all processes of a run, and return the exit code."""
     if processes.is_first():
-        print(f"s5-adapters: {message}", file=sys.stderr)
+        tell(message)
     return code
+
+
+def tell(message: str) -> None:
+    """Print a message to standard error."""
+    print(f"s5-adapters: {message}", file=sys.stderr)
 
 
 _DESCRIPTION = "S5 memory for reinforcement learning: train, evaluate, export and compare."

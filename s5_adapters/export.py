@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +21,20 @@ class Source(NamedTuple):
     """Reading it unpickled, and could have run code of its author's."""
 
 
-def read_policy(path: Path, *, checkpoint: int | None = None, vecnormalize: Path | None = None) -> Source:
+def read_policy(
+    path: Path,
+    *,
+    checkpoint: int | None = None,
+    vecnormalize: Path | None = None,
+    report: Callable[[str], object] = warnings.warn,
+) -> Source:
     """Read the policy in the folder of a run, an SB3 model, an RLlib checkpoint or a policy file.
 
     Args:
         path: a file or folder.
-        checkpoint: of a run's checkpoints, the one after this many updates; None for the latest.
+        checkpoint: of a run, the one after this many updates; None for the newest that is whole.
         vecnormalize: what `VecNormalize.save` wrote beside an SB3 model.
+        report: given a line for each newer checkpoint of a run that was passed over.
 
     Raises:
         ValueError: one line, for another kind of file, one that cannot be read, a part of the policy that is
@@ -41,7 +49,7 @@ def read_policy(path: Path, *, checkpoint: int | None = None, vecnormalize: Path
         if value is not None and kind is not owner:
             raise ValueError(f"{name}: got {value} for {path}, {kind.name}; it goes with {owner.name} alone")
     try:
-        return Source(kind.name, kind.read(path, checkpoint, vecnormalize), kind.extra is not None)
+        return Source(kind.name, kind.read(path, checkpoint, vecnormalize, report), kind.extra is not None)
     except ImportError as error:
         if kind.extra is None:
             raise
@@ -49,32 +57,32 @@ def read_policy(path: Path, *, checkpoint: int | None = None, vecnormalize: Path
         raise ValueError(f"{path}: reading {kind.name} takes {needed} ({error})") from error
 
 
-def _from_run(path: Path, checkpoint: int | None, _: Path | None) -> Policy:
+def _from_run(path: Path, checkpoint: int | None, _: Path | None, report: Callable[[str], object]) -> Policy:
     from s5_adapters.purejax import restore_policy
 
-    return restore_policy(path, checkpoint).to_portable()
+    return restore_policy(path, checkpoint, report=report).to_portable()
 
 
-def _from_sb3(path: Path, _: int | None, vecnormalize: Path | None) -> Policy:
+def _from_sb3(path: Path, _: int | None, vecnormalize: Path | None, *__: object) -> Policy:
     from s5_adapters.sb3.portable import policy_from_zip
 
     return policy_from_zip(path, vecnormalize)
 
 
-def _from_rllib(path: Path, _: int | None, __: Path | None) -> Policy:
+def _from_rllib(path: Path, *_: object) -> Policy:
     from s5_adapters.rllib._portable import policy_from_checkpoint
 
     return policy_from_checkpoint(path)
 
 
-def _from_file(path: Path, _: int | None, __: Path | None) -> Policy:
+def _from_file(path: Path, *_: object) -> Policy:
     return load_policy(path)
 
 
 class _Kind(NamedTuple):
     name: str
     is_it: Callable[[Path], bool]
-    read: Callable[[Path, int | None, Path | None], Policy]
+    read: Callable[[Path, int | None, Path | None, Callable[[str], object]], Policy]
     extra: str | None = None
     """The extra of this package that must be installed; its loader unpickles."""
 

@@ -1,7 +1,8 @@
 """What several runs do with whole tasks, of the families that they were trained on and of those held out."""
 
 import math
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -63,7 +64,7 @@ class Question(NamedTuple):
     held_out: bool = False
     """Ask for the families that were held out too."""
     checkpoint: int | None = None
-    """The checkpoint after this many updates; None: each run's latest."""
+    """The checkpoint after this many updates; None: each run's newest that is whole."""
     seed: int = 0
     """Of tasks and actions."""
     deterministic: bool = False
@@ -77,12 +78,15 @@ class Environment(NamedTuple):
     env_kwargs: dict[str, Any]
 
 
-def ask(run_dirs: Sequence[Path], question: Question) -> tuple[Environment, list[Adaptation]]:
+def ask(
+    run_dirs: Sequence[Path], question: Question, *, report: Callable[[str], object] = warnings.warn
+) -> tuple[Environment, list[Adaptation]]:
     """Play tasks with the policy of each run.
 
     Args:
         run_dirs: folders of runs on one environment; those alike but for the seed are one group.
         question: how many tasks of what kind.
+        report: given a line for each checkpoint that was passed over, since it is cut short or changed.
 
     Returns:
         the environment, and a line for each group and family, the families trained on first.
@@ -102,7 +106,7 @@ def ask(run_dirs: Sequence[Path], question: Question) -> tuple[Environment, list
     }
     for by_run in problems.values():
         require_trials(by_run[run_dirs[0]])
-    policies = {run: restore_policy(run, question.checkpoint) for run in run_dirs}
+    policies = {run: restore_policy(run, question.checkpoint, report=report) for run in run_dirs}
     played = {
         split: {run: _play(policies[run], problem, question) for run, problem in by_run.items()}
         for split, by_run in problems.items()

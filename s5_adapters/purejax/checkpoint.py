@@ -92,6 +92,26 @@ class Checkpoints:
         """
         return self._read(like, self._existing(update))
 
+    def newest_whole(self, like: State) -> tuple[int, State, list[tuple[int, ValueError]]]:
+        """Read the newest checkpoint that is whole; nothing in the folder changes.
+
+        Args:
+            like: see ``restore``.
+
+        Returns:
+            Its update, the state, and the newer ones that were cut short or changed, each with what is wrong.
+
+        Raises:
+            ValueError: as ``restore`` of the latest, where no older one can be read either.
+        """
+        damaged: list[tuple[int, ValueError]] = []
+        for update in reversed(self.updates()):
+            try:
+                return update, self._read(like, update), damaged
+            except ValueError as error:
+                damaged.append((update, error))
+        raise damaged[0][1] if damaged else ValueError(f"{self.directory}: no checkpoint there")
+
     def restore_newest_whole(self, like: State) -> tuple[State, list[str]]:
         """Read the newest checkpoint that is whole, and set aside newer ones that are not.
 
@@ -104,18 +124,11 @@ class Checkpoints:
         Raises:
             ValueError: as ``restore`` of the latest, where no older one can be read either.
         """
-        damaged: list[tuple[int, ValueError]] = []
-        for update in reversed(self.updates()):
-            try:
-                state = self._read(like, update)
-            except ValueError as error:
-                damaged.append((update, error))
-                continue
-            return state, [
-                f"{error}; set aside as {self.set_aside(broken).name}, going on from update {update}"
-                for broken, error in damaged
-            ]
-        raise damaged[0][1] if damaged else ValueError(f"{self.directory}: no checkpoint there")
+        update, state, damaged = self.newest_whole(like)
+        return state, [
+            f"{error}; set aside as {self.set_aside(broken).name}, going on from update {update}"
+            for broken, error in damaged
+        ]
 
     def set_aside(self, update: int) -> Path:
         """Rename a checkpoint, which then no longer counts, to N.damaged; returns its folder."""

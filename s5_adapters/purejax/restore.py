@@ -1,7 +1,8 @@
 """A trained policy back from the folder of its run."""
 
 import math
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -121,12 +122,15 @@ def from_file(
     )
 
 
-def restore_policy(run_dir: str | Path, update: int | None = None) -> RestoredPolicy:
-    """Read a policy back.
+def restore_policy(
+    run_dir: str | Path, update: int | None = None, *, report: Callable[[str], object] = warnings.warn
+) -> RestoredPolicy:
+    """Read a policy back; nothing in the run's folder changes.
 
     Args:
         run_dir: folder of a run.
-        update: the checkpoint after this many updates; None for the latest.
+        update: the checkpoint after this many updates; None for the newest that is whole.
+        report: given a line for each newer checkpoint that was passed over, since it is cut short or changed.
 
     Raises:
         ValueError: one line, where there is no such run or checkpoint, or it does not fit the configuration.
@@ -135,8 +139,13 @@ def restore_policy(run_dir: str | Path, update: int | None = None) -> RestoredPo
     config = read_config(run_dir)
     problem = build_problem(config.training)
     like = jax.eval_shape(lambda: config.training.init_state(problem, jax.random.key(0), jnp.float32(0)))
-    state = Checkpoints(run_dir / CHECKPOINTS_NAME).restore(like, update)
-    done = int(state.update)
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS_NAME)
+    if update is None:
+        done, state, damaged = checkpoints.newest_whole(like)
+        for _, error in damaged:
+            report(f"{error}; passed over, taking the one after update {done}")
+    else:
+        done, state = update, checkpoints.restore(like, update)
     returns = [row.get("episode_return") for row in read_log(run_dir) if row["update"] <= done]
     best = max((value for value in returns if value is not None), default=math.nan)
     return RestoredPolicy(config, problem, state.params, state.carry.obs_stats, done, best)
