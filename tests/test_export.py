@@ -136,6 +136,23 @@ def test_what_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> Non
     check_refusal(["model.zip", "--vecnormalize", "nowhere.pkl"], "nowhere.pkl", capsys)
 
 
+def test_a_damaged_model_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    save_model()
+    content = bytearray(Path("model.zip").read_bytes())
+    with zipfile.ZipFile("model.zip") as archive:
+        start = archive.getinfo("policy.pth").header_offset
+    content[start + 200 : start + 260] = bytes(60)
+    Path("model.zip").write_bytes(content)
+    check_refusal(["model.zip"], "model.zip: not a readable model of Stable-Baselines3's: ", capsys)
+    save_model()
+    Path("vec.pkl").write_bytes(b"cnowhere\nNothing\n.")  # a class that is nowhere
+    check_refusal(["model.zip", "--vecnormalize", "vec.pkl"], "vec.pkl: not a file of VecNormalize's", capsys)
+    folder = checkpoint(make_policy())
+    for state in folder.rglob("module_state.*"):
+        state.write_bytes(b"cnowhere\nNothing\n.")
+    check_refusal([str(folder)], "default_policy: not a readable RLlib checkpoint: ", capsys)
+
+
 def check_refusal(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(path.name for path in Path().iterdir())
     capsys.readouterr()

@@ -54,7 +54,7 @@ def policy_from_checkpoint(path: Path) -> Policy:
         raise _refused("the connector between environment and module (env_to_module_connector)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of actions that may be rescaled, which is checked below
-        module: Any = RLModule.from_checkpoint(folder.resolve())
+        module = _module(folder)
     policy: Policy = module.to_policy()
     if isinstance(policy.config.action, Box) and config.get("normalize_actions", False):
         raise _refused("actions that RLlib rescales (normalize_actions=True)")
@@ -74,6 +74,14 @@ def _read(path: Path) -> tuple[type, tuple[Any, ...]]:
         return constructor["class"], constructor["ctor_args_and_kwargs"][0]
     except Exception as error:  # unpickling can fail in any way
         raise ValueError(f"{path}: not a readable RLlib checkpoint: {type(error).__name__}") from error
+
+
+def _module(folder: Path) -> Any:
+    try:
+        return RLModule.from_checkpoint(folder.resolve())
+    except Exception as error:  # unpickling can fail in any way
+        told = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise ValueError(f"{folder}: not a readable RLlib checkpoint: {told}") from error
 
 
 def _module_folder(path: Path) -> Path:

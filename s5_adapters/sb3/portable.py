@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,11 +129,17 @@ def policy_from_zip(path: Path, vecnormalize: Path | None = None) -> Policy:
         vecnormalize: what `VecNormalize.save` wrote beside it, unpickled too.
 
     Raises:
-        ValueError: another kind of model, or a part that is not portable; one line that names it.
+        ValueError: a file that cannot be read, another kind of model, or a part that is not portable; one
+            line that names it.
     """
     from s5_adapters.sb3.policies import S5Policy
 
-    data, parameters, _ = load_from_zip_file(path, device="cpu")
+    try:
+        data, parameters, _ = load_from_zip_file(path, device="cpu")
+    except Exception as error:  # unpickling can fail in any way
+        raise ValueError(
+            f"{path}: not a readable model of Stable-Baselines3's: {type(error).__name__}"
+        ) from error
     policy_class = (data or {}).get("policy_class")
     if not (isinstance(policy_class, type) and issubclass(policy_class, S5Policy)):
         found = getattr(policy_class, "__name__", policy_class)
@@ -158,13 +163,16 @@ def read_vecnormalize(path: Path) -> ObservationStatistics | None:
     """Read observation statistics from a file of `VecNormalize.save`; None where it leaves them alone.
 
     Raises:
-        ValueError: another object, or statistics of Dict observations.
+        ValueError: a file that cannot be unpickled, another object, or statistics of Dict observations.
+        OSError: the file cannot be opened.
     """
     try:
         with path.open("rb") as file:
             wrapper = load_from_pkl(file)
-    except (pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"{path}: not a file of VecNormalize's: {error}") from None
+    except OSError:
+        raise
+    except Exception as error:  # unpickling can fail in any way
+        raise ValueError(f"{path}: not a file of VecNormalize's: {type(error).__name__}") from error
     if not isinstance(wrapper, VecNormalize):
         raise ValueError(f"{path}: holds a {type(wrapper).__name__}, expected a VecNormalize")
     if not wrapper.norm_obs:
