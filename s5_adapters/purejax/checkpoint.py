@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,11 +125,8 @@ class Checkpoints:
         Raises:
             ValueError: as ``restore`` of the latest, where no older one can be read either.
         """
-        update, state, damaged = self.newest_whole(like)
-        return state, [
-            f"{error}; set aside as {self.set_aside(broken).name}, going on from update {update}"
-            for broken, error in damaged
-        ]
+        (state,), lines = restore_newest_whole([self], like)
+        return state, lines
 
     def set_aside(self, update: int) -> Path:
         """Rename a checkpoint, which then no longer counts, to N.damaged; returns its folder."""
@@ -206,6 +204,37 @@ class Checkpoints:
         )
         handler = ocp.StandardCheckpointHandler(**several)
         return ocp.CheckpointManager(self.directory, item_handlers=handler, options=options)
+
+
+def restore_newest_whole(folders: Sequence[Checkpoints], like: State) -> tuple[list[State], list[str]]:
+    """Read the newest update of which every folder has a whole checkpoint, and set aside newer damaged ones.
+
+    Nothing is set aside before whole ones are found: where there are none, all stay as they are.
+
+    Args:
+        folders: of the runs that go on together; one for a run by itself.
+        like: see ``Checkpoints.restore``.
+
+    Returns:
+        The states, one for each folder, and a line for each checkpoint set aside, now named N.damaged.
+
+    Raises:
+        ValueError: one line, where no update has a whole checkpoint everywhere: about the newest.
+    """
+    damaged: list[tuple[Checkpoints, int, ValueError]] = []
+    for update in sorted(set.intersection(*(set(folder.updates()) for folder in folders)), reverse=True):
+        states: list[State] = []
+        for folder in folders:
+            try:
+                states.append(folder.restore(like, update))
+            except ValueError as error:
+                damaged.append((folder, update, error))
+        if len(states) == len(folders):
+            return states, [
+                f"{error}; set aside as {folder.set_aside(broken).name}, going on from update {update}"
+                for folder, broken, error in damaged
+            ]
+    raise damaged[0][2] if damaged else ValueError(f"{folders[0].directory}: no checkpoint there")
 
 
 class _MismatchError(ValueError):

@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.algorithms.algorithm import Algorithm, TrainState
 from s5_adapters.purejax.algorithms.metrics import Metrics
-from s5_adapters.purejax.checkpoint import Checkpoints
+from s5_adapters.purejax.checkpoint import Checkpoints, restore_newest_whole
 from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.faults import see_whether_gone, told
 from s5_adapters.purejax.logging import RunLog
@@ -161,7 +161,8 @@ class SeedsTrainer(Trainer):
         """Take all seeds' states at the last update of which all have a checkpoint, or the first ones.
 
         Raises:
-            ValueError: one line, where the seeds are too far apart to have stopped together.
+            ValueError: one line, where the seeds are too far apart to have stopped together, or no checkpoints
+                are whole.
         """
         self._like = jax.eval_shape(self._init, self._key)
         kept = [set(_checkpoints(member).updates()) for member in self.members]
@@ -173,30 +174,17 @@ class SeedsTrainer(Trainer):
                 f"seeds: {ahead.run_dir} is at update {max(furthest)}, and update {common} is the last of "
                 "which all seeds have a checkpoint: go on with each by itself (--resume)"
             )
-        states = self._restored(sorted(set.intersection(*kept), reverse=True))
-        if states is None:
+        if not common:
             keys = jnp.stack([member._key for member in self.members])
             self.state = self._seed_programs.init_state(keys, jnp.float32(self.config.learning_rate))
             return
+        states, damaged = restore_newest_whole(list(map(_checkpoints, self.members)), self._like)
+        for line in damaged:
+            self._reporter.say(line)
         for member, state in zip(self.members, states, strict=True):
             member._go_on(state)
         self.update = self.members[0].update
         self.state = self._seed_programs.place(states)
-
-    def _restored(self, updates: Sequence[int]) -> list[TrainState] | None:
-        """Read all seeds' states at the first of some updates of which all are whole; None where none are."""
-        for update in updates:
-            states: list[TrainState] = []
-            for member in self.members:
-                checkpoints = _checkpoints(member)
-                try:
-                    states.append(checkpoints.restore(self._like, update))
-                except ValueError as error:
-                    self._reporter.say(f"{error}; set aside as {checkpoints.set_aside(update).name}")
-                    break
-            else:
-                return states
-        return None
 
     def _open(self, stack: ExitStack) -> RunLog | None:
         for member in self.members:

@@ -11,6 +11,7 @@ from s5_adapters.cli import main
 from s5_adapters.purejax import NonFiniteError, RunOptions, TimeLimit, Trainer
 from s5_adapters.purejax.claim import FolderTakenError
 from s5_adapters.purejax.logging import read_log
+from s5_adapters.purejax.progress import Silent
 from s5_adapters.purejax.seeds import SeedsTrainer
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import small_config
@@ -19,6 +20,16 @@ from tests.purejax.test_devices import on_eight_devices
 pytestmark = pytest.mark.quick_compilation
 
 OPTIONS = RunOptions(chunk_updates=2, checkpoint_every=4, evaluate_every=4, evaluation_episodes=2)
+
+
+class Lines(Silent):
+    """Keeps the lines that are said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
 
 
 def test_two_seeds_on_two_devices_are_two_runs_and_go_on_together(tmp_path):
@@ -58,6 +69,34 @@ def test_a_seed_that_fails_ends_alone(tmp_path):
         trainer.run()  # here all do
     assert [line[:7] for line in trainer.failures] == ["seed 0:", "seed 1:"]
     assert [row["update"] for row in read_log(tmp_path / "a") if "policy_loss" in row] == [1, 2]
+
+
+def cut(checkpoint: Path) -> None:
+    """Cut every file of a checkpoint short."""
+    for path in checkpoint.rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:10])
+
+
+def test_a_damaged_checkpoint_sends_all_seeds_back_and_where_none_is_whole_nothing_is_touched(tmp_path):
+    """Cut: the newest of one seed, which is set aside; then every one of the other seed."""
+    folders = [tmp_path / "seed0", tmp_path / "seed1"]
+    SeedsTrainer(small_config(), folders, options=OPTIONS).run()
+    cut(folders[1] / "checkpoints" / "10")
+    reporter = Lines()
+    resumed = SeedsTrainer(small_config(), folders, options=OPTIONS, reporter=reporter, goes_on=True)
+    assert resumed.update == 8
+    (line,) = (line for line in reporter.lines if "damaged" in line)
+    assert line.startswith(f"{folders[1] / 'checkpoints' / '10'}: not a readable checkpoint: ")
+    assert line.endswith("set aside as 10.damaged, going on from update 8")
+    resumed.run()
+
+    for update in (4, 8, 10):
+        cut(folders[0] / "checkpoints" / str(update))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match=r"^\S*seed0/checkpoints/10: not a readable checkpoint: [^\n]*$"):
+        SeedsTrainer(small_config(), folders, options=OPTIONS, goes_on=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_seeds_that_are_too_far_apart_do_not_go_on_together(tmp_path):
