@@ -75,7 +75,7 @@ class Train(Command):
     """Say what the run would take: parameters, memory, time to compile and of an update. Nothing is trained
     or written."""
     quiet: bool = False
-    """Show no progress."""
+    """Show no progress, only faults, on standard error."""
 
     def run(self) -> int:
         """Train, then say where everything is."""

@@ -1,6 +1,7 @@
 """The progress of a run: a bar on a terminal, plain lines elsewhere."""
 
 import math
+import sys
 import time
 from typing import NamedTuple, Protocol
 
@@ -42,18 +43,25 @@ class Reporter(Protocol):
     def say(self, text: str) -> None:
         """Print a line that stays."""
 
+    def warn(self, text: str) -> None:
+        """Print a line that must be seen, whether progress is shown or not: a fault, and what is kept."""
+
     def close(self) -> None:
         """End the display."""
 
 
 class Silent:
-    """A display that shows nothing."""
+    """A display that shows nothing but faults, which go to standard error."""
 
     def show(self, status: Status) -> None:
         """Show nothing."""
 
     def say(self, text: str) -> None:
         """Print nothing."""
+
+    def warn(self, text: str) -> None:
+        """Print a line to standard error."""
+        print(text, file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Do nothing."""
@@ -76,6 +84,10 @@ class Plain:
     def say(self, text: str) -> None:
         """Print a line."""
         print(f"{self._label}{text}", flush=True)
+
+    def warn(self, text: str) -> None:
+        """Print a line to standard error."""
+        print(f"{self._label}{text}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Do nothing: every line is out already."""
@@ -106,13 +118,17 @@ class Bar:
         """Print a line above the bar."""
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """Print a line to standard error, which rich puts above the bar while that is shown."""
+        print(text, file=sys.stderr, flush=True)
+
     def close(self) -> None:
         """Leave the bar as it is and give the terminal back."""
         self._progress.stop()
 
 
 def make_reporter(enabled: bool = True, label: str = "") -> Reporter:
-    """Return a bar if standard output is a terminal, else plain lines; nothing if not ``enabled``."""
+    """Return a bar if standard output is a terminal, else plain lines; faults alone if not ``enabled``."""
     if not enabled:
         return Silent()
     console = Console()

@@ -180,7 +180,7 @@ class SeedsTrainer(Trainer):
             return
         states, damaged = restore_newest_whole(list(map(_checkpoints, self.members)), self._like)
         for line in damaged:
-            self._reporter.say(line)
+            self._warn(line)
         for member, state in zip(self.members, states, strict=True):
             member._go_on(state)
         self.update = self.members[0].update
@@ -215,7 +215,7 @@ class SeedsTrainer(Trainer):
                 member._record(own, seconds, self._logs[i])
             except NonFiniteError as error:
                 self.failures.append(f"seed {member.run_config.seed}: {error}")
-                self._reporter.say(self.failures[-1])
+                self._warn(self.failures[-1])
             self._logs[i].flush()
         self.update += length
         if len(self.failures) == len(self.members):

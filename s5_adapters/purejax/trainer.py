@@ -85,7 +85,7 @@ class Trainer:
         run_dir: an unused folder, made if need be, for ``config.json``, ``log.jsonl``, TensorBoard events and
             checkpoints; None keeps nothing.
         options: how the run is watched and kept.
-        reporter: shows progress.
+        reporter: shows progress; without one, faults alone are told, on standard error.
         devices: how many devices the environments are split over.
 
     Attributes:
@@ -359,7 +359,7 @@ class Trainer:
             if self._is_first and has_any and self.checkpoints is not None:
                 state, damaged = self.checkpoints.restore_newest_whole(like)
                 for line in damaged:
-                    self._reporter.say(line)
+                    self._warn(line)
             state = from_first(state, like)
         if state is None:  # new, or stopped before the first checkpoint: nothing is lost but time
             self.state = self._first_state()
@@ -451,10 +451,13 @@ class Trainer:
 
     def _note_skipped(self, count: int) -> None:
         if count and not self.skipped:
-            self._reporter.say(
-                f"after update {self.update}: a gradient was not finite, and its step not taken"
-            )
+            self._warn(f"after update {self.update}: a gradient was not finite, and its step not taken")
         self.skipped += count
+
+    def _warn(self, text: str) -> None:
+        """Tell a fault that the run survives, once for all processes."""
+        if self._is_first:
+            self._reporter.warn(text)
 
     def _evaluate(self, log: RunLog | None) -> None:
         result = self.evaluate()

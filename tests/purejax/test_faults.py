@@ -62,7 +62,7 @@ def whole() -> Any:
 
 
 class At(Silent):
-    """Does something when an update is done, once, and keeps the lines that are said."""
+    """Does something when an update is done, once, and keeps the faults that are told."""
 
     def __init__(self, update: int, do: Callable[[], Any]):
         self.update, self.do, self.lines = update, do, []
@@ -72,7 +72,7 @@ class At(Silent):
             self.update = -1
             self.do()
 
-    def say(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         self.lines.append(text)
 
 
@@ -230,29 +230,15 @@ def test_the_newest_whole_checkpoint_is_taken_and_it_is_said(whole, stopped, dam
     assert {"8", "8.damaged", "10"} < {path.name for path in (stopped / "checkpoints").iterdir()}
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["evaluate", "--episodes", "1"], ["export", "-o", "{}/policy.safetensors"]],
-    ids=lambda c: c[0],
-)
-def test_who_only_reads_passes_over_what_is_damaged_and_changes_nothing(stopped, tmp_path, capsys, command):
-    for path in files_of(stopped / "checkpoints" / "8"):
-        cut(path, random.Random(0))
-    before = files_of(stopped)
-    arguments = [word.format(tmp_path) for word in command]
-    assert main([arguments[0], str(stopped), *arguments[1:]]) == 0
-    told = capsys.readouterr()
-    (line,) = told.err.splitlines()
-    assert "checkpoints/8: not a readable checkpoint: " in line
-    assert line.endswith("; passed over, taking the one after update 6")
-    assert files_of(stopped) == before
-    if command[0] == "export":
-        assert load_policy(tmp_path / "policy.safetensors").training["updates"] == 6
-    else:
-        assert "after 6 of 10 updates" in told.out
-    assert main([arguments[0], str(stopped), *arguments[1:], "--checkpoint", "8"]) == 2
-    with pytest.warns(UserWarning, match="passed over, taking the one after update 6"):
-        assert restore_policy(stopped).update == 6
+@pytest.mark.parametrize("options", [[], ["--quiet"]])
+def test_a_fault_is_told_on_standard_error_even_where_progress_is_not_shown(stopped, capsys, options):
+    cut(files_of(stopped / "checkpoints" / "8")[0], random.Random(1))
+    assert main(["train", "--resume", str(stopped), *options]) == 0
+    out, err = capsys.readouterr()
+    assert err.count("\n") == 1
+    assert "set aside as 8.damaged, going on from update 6\n" in err
+    assert "damaged" not in out
+    assert ("compiling" in out) == (not options)
 
 
 def test_where_no_checkpoint_is_whole_the_newest_one_s_fault_is_told(stopped):

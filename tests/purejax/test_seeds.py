@@ -23,12 +23,12 @@ OPTIONS = RunOptions(chunk_updates=2, checkpoint_every=4, evaluate_every=4, eval
 
 
 class Lines(Silent):
-    """Keeps the lines that are said."""
+    """Keeps the faults that are told."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         self.lines.append(text)
 
 
