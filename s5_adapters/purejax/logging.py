@@ -31,7 +31,8 @@ class RunLog:
     """A log of rows in ``log.jsonl`` and TensorBoard event files in the folder of a run.
 
     A row holds ``update`` and ``step`` (environment steps so far), then numbers by name; a number that is not
-    finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``.
+    finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``. A run that a
+    number which is not finite ended has a last row with ``fault``, a line of text, and no numbers.
 
     Args:
         directory: folder of the run, which exists.
@@ -63,6 +64,10 @@ class RunLog:
         finite = {_tensorboard_tag(n): float(x) for n, x in numbers.items() if math.isfinite(x)}
         for sink in self._sinks:
             sink.write(update, step, finite)
+
+    def write_fault(self, update: int, step: int, fault: str) -> None:
+        """Append the row of what ended the run at an update, which has no other: going on drops it."""
+        self._file.write(_line({"update": update, "step": step, "fault": fault}))
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
@@ -143,6 +148,12 @@ def read_log(directory: Path) -> Iterator[Row]:
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}:{number}: not a row of a log: {line[:60]!r}") from error
         yield row
+
+
+def fault_in(directory: Path) -> str | None:
+    """Return the line that tells what ended a run; None where its log has none."""
+    rows = list(read_log(directory)) if (directory / LOG_NAME).is_file() else []
+    return rows[-1].get("fault") if rows else None
 
 
 def write_atomically(path: Path, text: str) -> None:

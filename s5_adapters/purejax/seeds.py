@@ -19,7 +19,7 @@ from s5_adapters.purejax.algorithms.metrics import Metrics
 from s5_adapters.purejax.checkpoint import Checkpoints, restore_newest_whole
 from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.faults import see_whether_gone, told
-from s5_adapters.purejax.logging import RunLog
+from s5_adapters.purejax.logging import RunLog, fault_in
 from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.progress import Reporter
 from s5_adapters.purejax.run_folder import CONFIG_NAME, RunConfig, RunOptions
@@ -84,7 +84,8 @@ class SeedsTrainer(Trainer):
     """A ``Trainer`` of several seeds at once, each with the folder of a run of its own.
 
     Each seed is the run that a ``Trainer`` of it does, to rounding. A seed whose numbers are not finite ends
-    there, and the others go on. Each folder is any run's: it can be resumed, evaluated, exported by itself.
+    there, and the others go on, with ``goes_on`` too: its log says so. Each folder is any run's: it can be
+    resumed, evaluated, exported by itself.
 
     Args:
         config: what to train.
@@ -93,7 +94,7 @@ class SeedsTrainer(Trainer):
         options: how the runs are watched and kept.
         reporter: shows progress, the mean over seeds.
         devices: how many devices share the seeds.
-        goes_on: continue the runs where all have a checkpoint of the same update.
+        goes_on: continue the runs where all that have not ended early have a checkpoint of the same update.
 
     Attributes:
         members: a trainer of each seed, which does not run by itself.
@@ -122,8 +123,9 @@ class SeedsTrainer(Trainer):
         self._prepare(run_config, None, reporter, 1)
         self.members = [_member(run_config, seed + i, run_dir) for i, run_dir in enumerate(run_dirs)]
         self.failures: list[str] = []
+        self._alive = list(range(count))
         self._seed_programs = SeedPrograms.of(self.config, devices, count)
-        self._logs: list[RunLog] = []
+        self._logs: dict[int, RunLog] = {}
         is_new: list[bool] = []
         try:
             for member in self.members:
@@ -139,18 +141,23 @@ class SeedsTrainer(Trainer):
 
     def save(self) -> Path:
         """Write a checkpoint of every seed that is going on and return the folder of the first's."""
-        for member, state in self._going_on():
-            member.state = state
-            member.save()
-        return _checkpoints(self.members[0]).path(self.update)
+        for i, state in self._going_on():
+            self.members[i].state = state
+            self.members[i].save()
+        return _checkpoints(self.members[self._alive[0]]).path(self.update)
 
-    def _going_on(self) -> Iterator[tuple[Trainer, TrainState]]:
-        """Give the seeds whose numbers are finite, with their states on the host."""
+    def _going_on(self) -> Iterator[tuple[int, TrainState]]:
+        """Give the places of the seeds whose numbers are finite, with their states on the host."""
         states = jax.tree.map(lambda leaf: np.asarray(to_words(leaf)), self.state)
-        for i, member in enumerate(self.members):
-            if member.update == self.update:
-                own = jax.tree.map(lambda leaf, i=i: leaf[i], states)
-                yield member, jax.tree.map(from_words, self._like, own)
+        for i in self._alive:
+            own = jax.tree.map(lambda leaf, i=i: leaf[i], states)
+            yield i, jax.tree.map(from_words, self._like, own)
+
+    def _end(self, i: int, fault: str) -> None:
+        """Leave a seed out from now on."""
+        self._alive.remove(i)
+        self.failures.append(f"seed {self.members[i].run_config.seed}: {fault}")
+        self._warn(self.failures[-1])
 
     @property
     def how_to_go_on(self) -> str:
@@ -160,16 +167,29 @@ class SeedsTrainer(Trainer):
     def _begin(self) -> None:
         """Take all seeds' states at the last update of which all have a checkpoint, or the first ones.
 
+        Seeds that ended early are left out. Their place in the program is another's, so that it stays the one
+        that there was, and the others' bits those that they would have had.
+
         Raises:
-            ValueError: one line, where the seeds are too far apart to have stopped together, or no checkpoints
-                are whole.
+            ValueError: one line, where the seeds are too far apart to have stopped together, no checkpoints
+                are whole, or all seeds have ended early.
         """
         self._like = jax.eval_shape(self._init, self._key)
-        kept = [set(_checkpoints(member).updates()) for member in self.members]
+        for i, member in enumerate(self.members):
+            fault = fault_in(_folder(member))
+            if fault is not None:
+                self._end(i, fault)
+        if not self._alive:
+            raise ValueError(
+                f"seeds: all have ended early, expected one that has not ({self.failures[-1]}); what can go on "
+                "does so by itself (--resume)"
+            )
+        alive = [self.members[i] for i in self._alive]
+        kept = [set(_checkpoints(member).updates()) for member in alive]
         common = max(set.intersection(*kept), default=0)
         furthest = max(kept, key=lambda updates: max(updates, default=0))
         if max(furthest, default=0) > common + self._checkpoint_every:
-            ahead = self.members[kept.index(furthest)]
+            ahead = alive[kept.index(furthest)]
             raise ValueError(
                 f"seeds: {ahead.run_dir} is at update {max(furthest)}, and update {common} is the last of "
                 "which all seeds have a checkpoint: go on with each by itself (--resume)"
@@ -178,27 +198,29 @@ class SeedsTrainer(Trainer):
             keys = jnp.stack([member._key for member in self.members])
             self.state = self._seed_programs.init_state(keys, jnp.float32(self.config.learning_rate))
             return
-        states, damaged = restore_newest_whole(list(map(_checkpoints, self.members)), self._like)
+        states, damaged = restore_newest_whole(list(map(_checkpoints, alive)), self._like)
         for line in damaged:
             self._warn(line)
-        for member, state in zip(self.members, states, strict=True):
+        for member, state in zip(alive, states, strict=True):
             member._go_on(state)
-        self.update = self.members[0].update
-        self.state = self._seed_programs.place(states)
+        self.update = alive[0].update
+        by_place = dict(zip(self._alive, states, strict=True))
+        self.state = self._seed_programs.place(
+            [by_place.get(i, states[0]) for i in range(len(self.members))]
+        )
 
     def _open(self, stack: ExitStack) -> RunLog | None:
-        for member in self.members:
-            assert member.run_dir is not None
+        for i, member in enumerate(self.members):
             assert member._claim is not None
-            stack.enter_context(told(member.run_dir))
+            stack.enter_context(told(_folder(member)))
             stack.enter_context(member._claim.running())
-            self._logs.append(stack.enter_context(RunLog(member.run_dir, self.update)))
+            if i in self._alive:
+                self._logs[i] = stack.enter_context(RunLog(_folder(member), self.update))
         return None
 
     def _see_folder(self, run_dir: Path) -> None:
-        for member, state in self._going_on() if any(map(_is_gone, self.members)) else ():
-            assert member.run_dir is not None
-            see_whether_gone(member.run_dir, member.run_config, self.update, state)
+        for i, state in self._going_on() if any(map(_is_gone, self.members)) else ():
+            see_whether_gone(_folder(self.members[i]), self.members[i].run_config, self.update, state)
 
     def _advance(self, log: RunLog | None) -> HostMetrics:
         """Do one chunk of updates of every seed, and log it in every folder."""
@@ -207,29 +229,26 @@ class SeedsTrainer(Trainer):
         self.state, buffer = self._run_chunk(length, self.state)
         metrics = {name: np.asarray(values)[:, :length] for name, values in buffer.items()}
         seconds = max(time.perf_counter() - started, 1e-9)
-        for i, member in enumerate(self.members):
-            if member.update < self.update:
-                continue
+        for i in tuple(self._alive):
             own = {name: values[i] for name, values in metrics.items()}
             try:
-                member._record(own, seconds, self._logs[i])
+                self.members[i]._record(own, seconds, self._logs[i])
             except NonFiniteError as error:
-                self.failures.append(f"seed {member.run_config.seed}: {error}")
-                self._warn(self.failures[-1])
+                self._end(i, str(error))
             self._logs[i].flush()
         self.update += length
-        if len(self.failures) == len(self.members):
+        if not self._alive:
             raise NonFiniteError(self.failures[-1])
-        means = [member._recent_return for member in self.members if member.update == self.update]
-        self._recent_return = float(np.mean(means))
-        self.best_return = max(member.best_return for member in self.members)
+        alive = [self.members[i] for i in self._alive]
+        self._recent_return = float(np.mean([member._recent_return for member in alive]))
+        self.best_return = float(np.fmax.reduce([member.best_return for member in alive]))
         self._show(length, seconds)
         return metrics
 
     def _evaluate(self, log: RunLog | None) -> None:
-        for member, state in self._going_on():
-            member.state = state
-            member._evaluate(self._logs[self.members.index(member)])
+        for i, state in self._going_on():
+            self.members[i].state = state
+            self.members[i]._evaluate(self._logs[i])
 
     def _run_chunk(self, length: int, state: TrainState) -> tuple[TrainState, Metrics]:
         result: tuple[TrainState, Metrics] = self._seed_programs.run_chunk(
@@ -263,8 +282,13 @@ def _checkpoints(member: Trainer) -> Checkpoints:
     return member.checkpoints
 
 
+def _folder(member: Trainer) -> Path:
+    assert member.run_dir is not None
+    return member.run_dir
+
+
 def _is_gone(member: Trainer) -> bool:
-    return member.run_dir is not None and not (member.run_dir / CONFIG_NAME).exists()
+    return not (_folder(member) / CONFIG_NAME).exists()
 
 
 def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -402,7 +402,7 @@ class Trainer:
 
     def _record(self, metrics: HostMetrics, seconds: float, log: RunLog | None) -> None:
         """Check the numbers of a chunk, and log them."""
-        self._check_finite(metrics)
+        self._check_finite(metrics, log)
         self._note_skipped(int(metrics["skipped"].sum()) if "skipped" in metrics else 0)
         self._seconds += seconds
         length = len(metrics["fault"])
@@ -436,18 +436,22 @@ class Trainer:
             stops.append(_next_multiple(self.update, self.options.evaluate_every))
         return min(stops) - self.update
 
-    def _check_finite(self, metrics: HostMetrics) -> None:
+    def _check_finite(self, metrics: HostMetrics, log: RunLog | None) -> None:
         (bad,) = np.nonzero(metrics["fault"] >= 0)
         if not bad.size:
             return
         update = self.update + int(bad[0]) + 1
         fault, env, step = (int(metrics[name][bad[0]]) if name in metrics else -1 for name in FAULT_METRICS)
         where = f", environment {env} at its step {(update - 1) * self.config.num_steps + step + 1:,}"
-        raise NonFiniteError(
+        at = update * self.config.steps_per_update
+        line = (
             f"stopped: {self.config.env_id}: {self.config.name_fault(fault)} is not finite at update "
-            f"{update} of {self._num_updates} (step {update * self.config.steps_per_update:,})"
+            f"{update} of {self._num_updates} (step {at:,})"
             f"{where if env >= 0 else ''}; {kept_in(self.run_dir)}"
         )
+        if log is not None:
+            log.write_fault(update, at, line)
+        raise NonFiniteError(line)
 
     def _note_skipped(self, count: int) -> None:
         if count and not self.skipped:

@@ -11,25 +11,15 @@ from s5_adapters.cli import main
 from s5_adapters.purejax import NonFiniteError, RunOptions, TimeLimit, Trainer
 from s5_adapters.purejax.claim import FolderTakenError
 from s5_adapters.purejax.logging import read_log
-from s5_adapters.purejax.progress import Silent
 from s5_adapters.purejax.seeds import SeedsTrainer
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 from tests.purejax.test_devices import on_eight_devices
+from tests.purejax.test_faults import At, lose_power
 
 pytestmark = pytest.mark.quick_compilation
 
 OPTIONS = RunOptions(chunk_updates=2, checkpoint_every=4, evaluate_every=4, evaluation_episodes=2)
-
-
-class Lines(Silent):
-    """Keeps the faults that are told."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warn(self, text: str) -> None:
-        self.lines.append(text)
 
 
 def test_two_seeds_on_two_devices_are_two_runs_and_go_on_together(tmp_path):
@@ -69,6 +59,44 @@ def test_a_seed_that_fails_ends_alone(tmp_path):
         trainer.run()  # here all do
     assert [line[:7] for line in trainer.failures] == ["seed 0:", "seed 1:"]
     assert [row["update"] for row in read_log(tmp_path / "a") if "policy_loss" in row] == [1, 2]
+    with pytest.raises(ValueError, match=r"^seeds: all have ended early[^\n]* \(seed 1: stopped: [^\n]*$"):
+        SeedsTrainer(config, [tmp_path / "a", tmp_path / "b"], options=OPTIONS, goes_on=True)
+
+
+class FaultAtSix(SeedsTrainer):
+    """The second seed has a reward at update 6 that is no number."""
+
+    def _run_chunk(self, length, state):
+        state, metrics = super()._run_chunk(length, state)
+        place = 5 - self.update
+        if 0 <= place < length:
+            metrics["fault"] = metrics["fault"].at[1, place].set(1)
+        return state, metrics
+
+
+def test_after_an_interruption_the_others_of_a_seed_that_failed_go_on_with_the_same_bits(tmp_path):
+    whole = FaultAtSix(small_config(), [tmp_path / "a0", tmp_path / "a1"], options=OPTIONS)
+    whole.run()
+    folders = [tmp_path / "b0", tmp_path / "b1"]
+    with pytest.raises(RuntimeError, match="the power went"):
+        FaultAtSix(small_config(), folders, options=OPTIONS, reporter=At(10, lose_power)).run()
+    log = (folders[1] / "log.jsonl").read_bytes()
+    assert [row.get("fault", "")[:8] for row in read_log(folders[1])][-2:] == ["", "stopped:"]
+
+    reporter = At(-1, lose_power)
+    resumed = SeedsTrainer(small_config(), folders, options=OPTIONS, reporter=reporter, goes_on=True)
+    assert resumed.update == 8
+    resumed.run()
+    (line,) = resumed.failures
+    assert line.startswith("seed 1: stopped: RepeatPreviousEasy: a reward of the rollout is not finite at update 6")
+    assert reporter.lines == [line]
+    for one, other in zip(
+        jax.tree.leaves(whole.state.params), jax.tree.leaves(resumed.state.params), strict=True
+    ):
+        np.testing.assert_array_equal(np.asarray(one)[0], np.asarray(other)[0])
+    assert (folders[1] / "log.jsonl").read_bytes() == log
+    assert Trainer.resume(folders[1]).run().state.update == 10  # by itself, from its own checkpoint
+    assert "fault" not in [*read_log(folders[1])][-1]
 
 
 def cut(checkpoint: Path) -> None:
@@ -83,7 +111,7 @@ def test_a_damaged_checkpoint_sends_all_seeds_back_and_where_none_is_whole_nothi
     folders = [tmp_path / "seed0", tmp_path / "seed1"]
     SeedsTrainer(small_config(), folders, options=OPTIONS).run()
     cut(folders[1] / "checkpoints" / "10")
-    reporter = Lines()
+    reporter = At(-1, lose_power)
     resumed = SeedsTrainer(small_config(), folders, options=OPTIONS, reporter=reporter, goes_on=True)
     assert resumed.update == 8
     (line,) = (line for line in reporter.lines if "damaged" in line)
