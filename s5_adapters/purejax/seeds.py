@@ -21,7 +21,7 @@ from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_ne
 from s5_adapters.purejax.faults import see_whether_gone, told
 from s5_adapters.purejax.logging import RunLog, fault_in
 from s5_adapters.purejax.problem import build_problem
-from s5_adapters.purejax.progress import Reporter
+from s5_adapters.purejax.progress import Reporter, Silent
 from s5_adapters.purejax.run_folder import CONFIG_NAME, RunConfig, RunOptions
 from s5_adapters.purejax.split_programs import devices_for
 from s5_adapters.purejax.trainer import HostMetrics, NonFiniteError, Trainer
@@ -101,7 +101,7 @@ class SeedsTrainer(Trainer):
         failures: a line for each seed that ended early.
 
     Raises:
-        ValueError: as ``Trainer``, and where the devices do not divide the seeds.
+        ValueError: as ``Trainer``, and where the devices do not divide the seeds, or for ``options.wandb``.
     """
 
     def __init__(
@@ -120,8 +120,12 @@ class SeedsTrainer(Trainer):
             fitting = ", ".join(str(n) for n in range(1, devices) if count % n == 0)
             raise ValueError(f"seeds: got {count} on devices={devices}, expected devices one of {fitting}")
         run_config = RunConfig(config.completed(), seed, None, options or RunOptions(), 1)
+        if run_config.options.wandb:
+            raise ValueError("wandb: got True with several seeds, expected False: one process logs one run there")
         self._prepare(run_config, None, reporter, 1)
-        self.members = [_member(run_config, seed + i, run_dir) for i, run_dir in enumerate(run_dirs)]
+        self.members = [
+            _member(run_config, seed + i, run_dir, self._reporter) for i, run_dir in enumerate(run_dirs)
+        ]
         self.failures: list[str] = []
         self._alive = list(range(count))
         self._seed_programs = SeedPrograms.of(self.config, devices, count)
@@ -241,6 +245,7 @@ class SeedsTrainer(Trainer):
             raise NonFiniteError(self.failures[-1])
         alive = [self.members[i] for i in self._alive]
         self._recent_return = float(np.mean([member._recent_return for member in alive]))
+        self.skipped = sum(member.skipped for member in self.members)
         self.best_return = float(np.fmax.reduce([member.best_return for member in alive]))
         self._show(length, seconds)
         return metrics
@@ -257,10 +262,20 @@ class SeedsTrainer(Trainer):
         return result
 
 
-def _member(run: RunConfig, seed: int, run_dir: Path) -> Trainer:
+class _OfSeed(Silent):
+    """Tells the faults of one seed where those of all are told."""
+
+    def __init__(self, seed: int, reporter: Reporter):
+        self._seed, self._reporter = seed, reporter
+
+    def warn(self, text: str) -> None:
+        self._reporter.warn(f"seed {self._seed}: {text}")
+
+
+def _member(run: RunConfig, seed: int, run_dir: Path, reporter: Reporter) -> Trainer:
     """Return a trainer of one seed that has a folder, but neither state nor program."""
     member = Trainer.__new__(Trainer)
-    member._prepare(dataclasses.replace(run, seed=seed), run_dir, None, 1)
+    member._prepare(dataclasses.replace(run, seed=seed), run_dir, _OfSeed(seed, reporter), 1)
     return member
 
 

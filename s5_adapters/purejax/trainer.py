@@ -373,6 +373,7 @@ class Trainer:
             if row["update"] <= self.update and "seconds" in row:
                 self._seconds = row["seconds"]
                 self._note_return(row["episode_return"])
+                self.skipped += int(row.get("skipped", 0))
             if row["update"] <= self.update and row.get("evaluation_return") is not None:
                 self.best_evaluation = float(np.fmax(self.best_evaluation, row["evaluation_return"]))
 

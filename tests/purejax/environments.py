@@ -78,6 +78,16 @@ class Switches(HiddenBit):
         return s5_envs.MultiDiscrete((3, 2))
 
 
-for name, factory in {"HiddenBit": HiddenBit, "Switches": Switches}.items():
+class Spike(HiddenBit):
+    """Pays so much at the thirtieth step that the square of it is infinite."""
+
+    def step_env(
+        self, key: jax.Array, state: BitState, action: Any, params: BitParams
+    ) -> tuple[jax.Array, BitState, jax.Array, jax.Array, dict[str, Any]]:
+        obs, state, reward, terminated, info = super().step_env(key, state, action, params)
+        return obs, state, jnp.where(state.time == 30, 1e25, reward), terminated, info
+
+
+for name, factory in {"HiddenBit": HiddenBit, "Switches": Switches, "Spike": Spike}.items():
     if name not in s5_envs.registered_ids():
         s5_envs.register(name, factory)

@@ -16,8 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import s5_envs
-from s5_adapters import load_policy
 from s5_adapters.cli import main
 from s5_adapters.purejax import (
     NonFiniteError,
@@ -33,26 +31,13 @@ from s5_adapters.purejax.claim import FolderTakenError
 from s5_adapters.purejax.interrupt import parse_duration
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.progress import Silent, Status
-from tests.purejax.environments import HiddenBit
+from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
 pytestmark = pytest.mark.quick_compilation
 
 SEED = 3
 EVERY_TWO = RunOptions(chunk_updates=1, checkpoint_every=2)
-
-
-class Spike(HiddenBit):
-    """Pays so much at the thirtieth step that the square of it is infinite."""
-
-    def step_env(self, key: jax.Array, state: Any, action: Any, params: Any) -> Any:
-        obs, state, reward, terminated, info = super().step_env(key, state, action, params)
-        return obs, state, jnp.where(state.time == 30, 1e25, reward), terminated, info
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _registered() -> None:
-    s5_envs.register("Spike", Spike)
 
 
 @pytest.fixture(scope="module")
@@ -391,6 +376,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_or_is_skipped_and_counted(tm
     assert [row["skipped"] for row in rows] == [0, 0, 0, config.gradient_steps, 0, 0, 0, 0, 0, 0]
     assert [row["update"] for row in rows if row["value_loss"] is None] == [4]
     assert rows[3]["param_norm"] == rows[2]["param_norm"]
+    assert Trainer.resume(tmp_path / "run").skipped == config.gradient_steps
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 0.0])

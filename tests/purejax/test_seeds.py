@@ -127,6 +127,25 @@ def test_a_damaged_checkpoint_sends_all_seeds_back_and_where_none_is_whole_nothi
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
+def test_the_skipped_steps_of_seeds_are_told_and_counted(tmp_path):
+    config = small_config(
+        env_id="Spike", env_kwargs={"length": 100}, normalize_advantages=False, on_nonfinite="skip"
+    )
+    reporter = At(-1, lose_power)
+    trainer = SeedsTrainer(config, [tmp_path / "a", tmp_path / "b"], options=OPTIONS, reporter=reporter)
+    trainer.run()
+    assert trainer.skipped == 2 * config.gradient_steps
+    assert reporter.lines == [
+        f"seed {seed}: after update 2: a gradient was not finite, and its step not taken" for seed in (0, 1)
+    ]
+
+
+def test_seeds_are_not_logged_to_weights_and_biases(tmp_path):
+    with pytest.raises(ValueError, match="wandb: got True with several seeds, expected False"):
+        SeedsTrainer(small_config(), [tmp_path / "a"], options=RunOptions(wandb=True))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_seeds_that_are_too_far_apart_do_not_go_on_together(tmp_path):
     folders = [tmp_path / "seed0", tmp_path / "seed1"]
     Trainer(small_config(), seed=0, run_dir=folders[0], options=OPTIONS).run()
