@@ -79,6 +79,11 @@ def run(tmp_path_factory):
         (["train", "--resume", "."], "no config.json there"),
         (["train", "--freeze", "memroy"], "freeze[0]: got 'memroy', expected one of memory, "),
         (["train", "--lr-scales", "memory=0"], "lr_scales['memory']: got 0, expected a finite number > 0"),
+        (["train", "--devices", "0"], "devices: got 0, expected an integer >= 1"),
+        (["train", "--seeds", "2", "--devices", "0"], "devices: got 0, expected an integer >= 1"),
+        (["train", "--seeds", "2", "--devices", "-1"], "devices: got -1, expected an integer >= 1"),
+        (["train", "--seeds", "0"], "seeds: got 0"),
+        (["train", "--seeds", "2", "--wandb"], "wandb: got True with several seeds, expected False"),
         (["train", "--keep-best"], "keep_best: got True, expected evaluate_every with it"),
         (["clone", "nowhere.npz"], "nowhere.npz: not a readable .npz of arrays: "),
         (["evaluate", "nowhere"], "nowhere: no such file or folder"),
@@ -277,6 +282,9 @@ def test_a_finished_run_is_not_overwritten_and_resumes_to_nothing(run, capsys):
     assert main(["train", "--run-dir", str(run), *SMALL]) == 2
     assert "is not empty" in capsys.readouterr().err
     assert main(["train", "--resume", str(run), "--gamma", "0.5"]) == 2
+    for devices in ("0", "-1"):
+        assert main(["train", "--resume", str(run), "--devices", devices]) == 2
+        assert f"devices: got {devices}, expected an integer >= 1\n" in capsys.readouterr().err
     assert main(["train", "--resume", str(run), "--quiet"]) == 0
     assert (run / "log.jsonl").read_text() == before
 

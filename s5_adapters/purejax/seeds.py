@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from s5_adapters.core import checks
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.algorithms.algorithm import Algorithm, TrainState
 from s5_adapters.purejax.algorithms.metrics import Metrics
@@ -116,7 +117,7 @@ class SeedsTrainer(Trainer):
         goes_on: bool = False,
     ):
         count = len(run_dirs)
-        if count % devices:
+        if count % checks.integer("devices", devices):
             fitting = ", ".join(str(n) for n in range(1, devices) if count % n == 0)
             raise ValueError(f"seeds: got {count} on devices={devices}, expected devices one of {fitting}")
         run_config = RunConfig(config.completed(), seed, None, options or RunOptions(), 1)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from s5_adapters.core import checks
 from s5_adapters.core.files.weights import as_policy, save_policy
 from s5_adapters.purejax.algorithms.algorithm import Algorithm, TrainState
 from s5_adapters.purejax.algorithms.metrics import FAULT_METRICS, Metrics
@@ -278,7 +279,7 @@ class Trainer:
         if self.options.wandb:
             require_wandb()
         begun = run_config.devices
-        self.split = split_of(begun, devices or begun)
+        self.split = split_of(begun, begun if devices is None else checks.integer("devices", devices))
         if devices is None and begun > len(jax.devices()):
             raise ValueError(
                 f"{run_dir}: its run was begun on {begun} devices, and there are {len(jax.devices())}: go on "
