@@ -165,8 +165,11 @@ class Checkpoints:
         return state
 
     def _see_room(self, arrays: dict[str, np.ndarray]) -> None:
-        """Find a full disk before orbax does, whose threads say so many times and leave files behind."""
-        self.directory.mkdir(parents=True, exist_ok=True)
+        """Find a full disk before orbax does, whose threads say so many times and leave files behind.
+
+        A run's folder that is gone is not made again.
+        """
+        self.directory.mkdir(exist_ok=True)
         needed = sum(array.nbytes + _FILE_BYTES for array in arrays.values())
         if shutil.disk_usage(self.directory).free < needed:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,15 +1,16 @@
 """What goes wrong with the folder of a run while it trains, told in one line, with what is kept."""
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from s5_adapters.purejax.checkpoint import Checkpoints, CheckpointWriteError
+from s5_adapters.purejax.claim import Claim, FolderTakenError, claim_new
 from s5_adapters.purejax.logging import LOG_NAME
-from s5_adapters.purejax.run_folder import CHECKPOINTS_NAME, CONFIG_NAME, RunConfig, write_config
-
-_GO_ON = "go on with: s5-adapters train --resume"
+from s5_adapters.purejax.run_folder import CHECKPOINTS_NAME, CONFIG_NAME, RunConfig
 
 
 class RunFolderError(RuntimeError):
@@ -17,8 +18,13 @@ class RunFolderError(RuntimeError):
 
 
 @contextlib.contextmanager
-def told(run_dir: Path) -> Iterator[None]:
+def told(run_dir: Path, how_to_go_on: str, see_whether_gone: Callable[[], None]) -> Iterator[None]:
     """Turn an error of writing into one line about the folder.
+
+    Args:
+        run_dir: the folder.
+        how_to_go_on: the command that goes on once the folder can be written again.
+        see_whether_gone: raises a ``RunFolderError`` of its own where the folder was taken away.
 
     Raises:
         RunFolderError: the disk is full, the folder read-only, or the like.
@@ -26,10 +32,11 @@ def told(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, CheckpointWriteError) as error:
+        see_whether_gone()
         what = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise RunFolderError(
             f"stopped: run folder {run_dir}: {what}; {kept_in(run_dir)}; once it can be written again, "
-            f"{_GO_ON} {run_dir}"
+            f"go on with: {how_to_go_on}"
         ) from error
 
 
@@ -41,25 +48,47 @@ def kept_in(run_dir: Path | None) -> str:
     return f"last good checkpoint: {run_dir / CHECKPOINTS_NAME / str(latest)}"  # as the user names it
 
 
-def see_whether_gone(run_dir: Path, config: RunConfig, update: int, state: Any) -> None:
-    """Find out that a run's folder was taken away, which its open files do not tell, and save beside it.
+def is_gone(run_dir: Path) -> bool:
+    """Tell whether a run's folder was taken away, which its open files do not tell."""
+    return not (run_dir / CONFIG_NAME).exists()
+
+
+def rescue(run_dir: Path, config: RunConfig, state: Any) -> str:
+    """Save the state of a run whose folder is gone in a new one beside it, if that can be made.
 
     Args:
-        run_dir: the folder.
+        run_dir: the folder that is gone.
         config: of the run.
-        update: updates done.
-        state: of the run now; None where no single process has it.
+        state: the ``TrainState`` now; None where no single process has it.
 
-    Raises:
-        RunFolderError: it is gone; what there was to save is in a folder beside it, if that can be made.
+    Returns:
+        What became of the folder and what is kept, in words.
     """
-    if (run_dir / CONFIG_NAME).exists():
-        return
-    rescued, kept = run_dir.with_name(f"{run_dir.name}-rescued"), "nothing is kept"
-    if state is not None:
-        with contextlib.suppress(OSError, CheckpointWriteError):
-            write_config(rescued, config)
-            (rescued / LOG_NAME).touch()
-            Checkpoints(rescued / CHECKPOINTS_NAME).save(update, state)
-            kept = f"its state at update {update}, without its log, was saved beside it; {_GO_ON} {rescued}"
-    raise RunFolderError(f"stopped: run folder {run_dir}: it is gone; {kept}")
+    gone = f"run folder {run_dir}: it is gone"
+    if state is None:
+        return f"{gone}; nothing is kept"
+    try:
+        claim = _claim_beside(run_dir, config)
+    except OSError:
+        return f"{gone}; nothing is kept"
+    try:
+        Checkpoints(claim.run_dir / CHECKPOINTS_NAME).save(int(state.update), state)
+        (claim.run_dir / LOG_NAME).touch()
+    except (OSError, CheckpointWriteError):
+        shutil.rmtree(claim.run_dir / CHECKPOINTS_NAME, ignore_errors=True)
+        claim.abandon()
+        return f"{gone}; nothing is kept"
+    claim.release()
+    return (
+        f"{gone}; its state at update {int(state.update)}, without its log, was saved beside it; go on with: "
+        f"s5-adapters train --resume {claim.run_dir}"
+    )
+
+
+def _claim_beside(run_dir: Path, config: RunConfig) -> Claim:
+    """Claim NAME-rescued, or where that is taken NAME-rescued-2, -3, ..."""
+    for number in itertools.count(1):
+        name = f"{run_dir.name}-rescued" + (f"-{number}" if number > 1 else "")
+        with contextlib.suppress(FolderTakenError):
+            return claim_new(run_dir.with_name(name), config)
+    raise AssertionError("a folder is free")

@@ -3,7 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from s5_adapters.core import checks
 from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.algorithms.algorithm import Algorithm, TrainState
 from s5_adapters.purejax.algorithms.metrics import Metrics
-from s5_adapters.purejax.checkpoint import Checkpoints, restore_newest_whole
+from s5_adapters.purejax.checkpoint import Checkpoints, CheckpointWriteError, restore_newest_whole
 from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_new
-from s5_adapters.purejax.faults import see_whether_gone, told
+from s5_adapters.purejax.faults import RunFolderError, is_gone, rescue, told
 from s5_adapters.purejax.logging import RunLog, fault_in
 from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.progress import Reporter, Silent
-from s5_adapters.purejax.run_folder import CONFIG_NAME, RunConfig, RunOptions
+from s5_adapters.purejax.run_folder import RunConfig, RunOptions
 from s5_adapters.purejax.split_programs import devices_for
 from s5_adapters.purejax.trainer import HostMetrics, NonFiniteError, Trainer
 from s5_adapters.purejax.training import run_updates
@@ -215,17 +215,27 @@ class SeedsTrainer(Trainer):
         )
 
     def _open(self, stack: ExitStack) -> RunLog | None:
+        stack.enter_context(told(_folder(self.members[self._alive[0]]), self.how_to_go_on, self._see_folder))
         for i, member in enumerate(self.members):
             assert member._claim is not None
-            stack.enter_context(told(_folder(member)))
             stack.enter_context(member._claim.running())
             if i in self._alive:
                 self._logs[i] = stack.enter_context(RunLog(_folder(member), self.update))
         return None
 
-    def _see_folder(self, run_dir: Path) -> None:
-        for i, state in self._going_on() if any(map(_is_gone, self.members)) else ():
-            see_whether_gone(_folder(self.members[i]), self.members[i].run_config, self.update, state)
+    def _see_folder(self) -> None:
+        """End the run where a seed's folder was taken away, and save every seed."""
+        if not any(is_gone(_folder(self.members[i])) for i in self._alive):
+            return
+        told = []
+        for i, state in self._going_on():
+            member, run_dir = self.members[i], _folder(self.members[i])
+            if is_gone(run_dir):
+                told.append(rescue(run_dir, member.run_config, state))
+            else:
+                with suppress(OSError, CheckpointWriteError):
+                    _checkpoints(member).save(int(state.update), state)
+        raise RunFolderError(f"stopped: {'; '.join(told)}")
 
     def _advance(self, log: RunLog | None) -> HostMetrics:
         """Do one chunk of updates of every seed, and log it in every folder."""
@@ -301,10 +311,6 @@ def _checkpoints(member: Trainer) -> Checkpoints:
 def _folder(member: Trainer) -> Path:
     assert member.run_dir is not None
     return member.run_dir
-
-
-def _is_gone(member: Trainer) -> bool:
-    return not (_folder(member) / CONFIG_NAME).exists()
 
 
 def _one_by_one(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -19,7 +19,7 @@ from s5_adapters.purejax.algorithms.metrics import FAULT_METRICS, Metrics
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.claim import Claim, FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
-from s5_adapters.purejax.faults import kept_in, see_whether_gone, told
+from s5_adapters.purejax.faults import RunFolderError, is_gone, kept_in, rescue, told
 from s5_adapters.purejax.interrupt import Interrupts, TimeLimit
 from s5_adapters.purejax.logging import RunLog, read_log
 from s5_adapters.purejax.processes import Decision, agree, are_several, from_first, is_first
@@ -200,7 +200,7 @@ class Trainer:
                 interrupts.wants_save = False
                 self._adaptive_chunk = decided.next_chunk
                 if self.run_dir is not None:
-                    self._see_folder(self.run_dir)
+                    self._see_folder()
                     is_due = is_over or decided.is_late or self.update % self._checkpoint_every == 0
                     if is_due or decided.saves:
                         started = time.monotonic()
@@ -315,14 +315,15 @@ class Trainer:
         """Take the folder, and open its log, until the stack unwinds."""
         if self.run_dir is None or not self._is_first:
             return None
-        stack.enter_context(told(self.run_dir))
+        stack.enter_context(told(self.run_dir, self.how_to_go_on, self._see_folder))
         stack.enter_context(self._folder_of_its_own(self.run_dir))
         return stack.enter_context(self._open_log(self.run_dir))
 
-    def _see_folder(self, run_dir: Path) -> None:
-        if self._is_first:
+    def _see_folder(self) -> None:
+        """End the run where its folder was taken away, and save what there is to save."""
+        if self._is_first and self.run_dir is not None and is_gone(self.run_dir):
             state = None if are_several() else self.state
-            see_whether_gone(run_dir, self.run_config, self.update, state)
+            raise RunFolderError(f"stopped: {rescue(self.run_dir, self.run_config, state)}")
 
     @contextmanager
     def _folder_of_its_own(self, run_dir: Path) -> Iterator[None]:

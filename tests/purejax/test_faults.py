@@ -31,6 +31,7 @@ from s5_adapters.purejax.claim import FolderTakenError
 from s5_adapters.purejax.interrupt import parse_duration
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.progress import Silent, Status
+from s5_adapters.purejax.run_folder import RunConfig, write_config
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
@@ -168,16 +169,26 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_compiled(
     assert err.count("\n") == 1
 
 
-def test_a_run_whose_folder_vanishes_is_saved_beside_it(whole, tmp_path):
-    run_dir = tmp_path / "run"
+@pytest.mark.parametrize(
+    "options",
+    [EVERY_TWO, RunOptions(chunk_updates=1, evaluate_every=5, evaluation_episodes=2, keep_best=True)],
+)
+def test_a_run_whose_folder_vanishes_is_saved_beside_it_and_takes_no_other_s_place(whole, tmp_path, options):
+    """Noticed after a chunk, or where the best policy cannot be written."""
+    run_dir, other = tmp_path / "run", tmp_path / "run-rescued"
+    write_config(other, RunConfig(small_config()))
+    (other / "checkpoints" / "5").mkdir(parents=True)
+    before = (other / "config.json").read_bytes()
     reporter = At(5, lambda: shutil.rmtree(run_dir))
-    trainer = Trainer(small_config(), seed=SEED, run_dir=run_dir, options=EVERY_TWO, reporter=reporter)
+    trainer = Trainer(small_config(), seed=SEED, run_dir=run_dir, options=options, reporter=reporter)
     with pytest.raises(
-        RunFolderError, match=r"run: it is gone; its state at update 5.*--resume \S*run-rescued$"
+        RunFolderError, match=r"run: it is gone; its state at update 5.*--resume \S*run-rescued-2$"
     ):
         trainer.run()
     assert not run_dir.exists()
-    assert_same_bits(Trainer.resume(tmp_path / "run-rescued").run().state, whole.state)
+    assert_same_bits(Trainer.resume(tmp_path / "run-rescued-2").run().state, whole.state)
+    assert (other / "config.json").read_bytes() == before
+    assert list((other / "checkpoints" / "5").iterdir()) == []
 
 
 # --- checkpoints ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Several seeds as one program: each is the run that it would be alone, in a folder of its own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from s5_adapters.cli import main
-from s5_adapters.purejax import NonFiniteError, RunOptions, TimeLimit, Trainer
+from s5_adapters.purejax import NonFiniteError, RunFolderError, RunOptions, TimeLimit, Trainer
 from s5_adapters.purejax.claim import FolderTakenError
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.seeds import SeedsTrainer
@@ -144,6 +145,21 @@ def test_seeds_are_not_logged_to_weights_and_biases(tmp_path):
     with pytest.raises(ValueError, match="wandb: got True with several seeds, expected False"):
         SeedsTrainer(small_config(), [tmp_path / "a"], options=RunOptions(wandb=True))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("gone", "saved"),
+    [("runs", ["runs/seed0-rescued", "runs/seed1-rescued"]), ("runs/seed1", ["runs/seed0", "runs/seed1-rescued"])],
+)
+def test_where_folders_vanish_every_seed_is_saved(tmp_path, gone, saved):
+    folders = [tmp_path / "runs" / "seed0", tmp_path / "runs" / "seed1"]
+    reporter = At(6, lambda: shutil.rmtree(tmp_path / gone))
+    trainer = SeedsTrainer(small_config(), folders, options=OPTIONS, reporter=reporter)
+    with pytest.raises(RunFolderError, match=r"^stopped: run folder \S*: it is gone; its state at update 6[^\n]*$"):
+        trainer.run()
+    assert sorted(tmp_path.glob("runs/*")) == [tmp_path / path for path in saved]
+    for path in saved:
+        assert Trainer.resume(tmp_path / path).update == 6
 
 
 def test_seeds_that_are_too_far_apart_do_not_go_on_together(tmp_path):
