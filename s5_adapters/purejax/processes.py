@@ -92,6 +92,15 @@ def agree(mine: Decision) -> Decision:
     return Decision(int(chunk[0]), int(signals.max()), bool(saves.any()), bool(late.any()))
 
 
+def first_number(number: int) -> int:
+    """Return the first process's number, whatever this one's is."""
+    if not are_several():
+        return number
+    from jax.experimental import multihost_utils
+
+    return int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+
+
 def from_first(tree: T | None, like: T) -> T | None:
     """Return the first process's arrays, or None where it has none.
 

@@ -123,7 +123,8 @@ class SeedsTrainer(Trainer):
         run_config = RunConfig(config.completed(), seed, None, options or RunOptions(), 1)
         if run_config.options.wandb:
             raise ValueError("wandb: got True with several seeds, expected False: one process logs one run there")
-        self._prepare(run_config, None, reporter, 1)
+        self._prepare(run_config, None, reporter)
+        self._split_over(1)
         self.members = [
             _member(run_config, seed + i, run_dir, self._reporter) for i, run_dir in enumerate(run_dirs)
         ]
@@ -286,7 +287,8 @@ class _OfSeed(Silent):
 def _member(run: RunConfig, seed: int, run_dir: Path, reporter: Reporter) -> Trainer:
     """Return a trainer of one seed that has a folder, but neither state nor program."""
     member = Trainer.__new__(Trainer)
-    member._prepare(dataclasses.replace(run, seed=seed), run_dir, _OfSeed(seed, reporter), 1)
+    member._prepare(dataclasses.replace(run, seed=seed), run_dir, _OfSeed(seed, reporter))
+    member._split_over(1)
     return member
 
 

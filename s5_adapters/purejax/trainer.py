@@ -1,5 +1,6 @@
 """The training of ``make_train``, run from the host in chunks: progress, logs, evaluation, checkpoints."""
 
+import dataclasses
 import math
 import signal
 import time
@@ -22,7 +23,8 @@ from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.faults import RunFolderError, is_gone, kept_in, rescue, told
 from s5_adapters.purejax.interrupt import Interrupts, TimeLimit
 from s5_adapters.purejax.logging import RunLog, read_log
-from s5_adapters.purejax.processes import Decision, agree, are_several, from_first, is_first
+from s5_adapters.purejax.problem import build_problem
+from s5_adapters.purejax.processes import Decision, agree, are_several, first_number, from_first, is_first
 from s5_adapters.purejax.progress import Reporter, Silent, Status
 from s5_adapters.purejax.restore import to_portable
 from s5_adapters.purejax.run_folder import (
@@ -119,10 +121,11 @@ class Trainer:
         devices: int = 1,
     ):
         run_config = RunConfig(config.completed(), seed, weights, options or RunOptions(), devices)
-        self._prepare(run_config, run_dir, reporter, devices)
+        self._prepare(run_config, run_dir, reporter)
         if self.run_dir is not None and self._is_first:
             self._claim = claim_new(self.run_dir, self.run_config)
         try:
+            self._split_over(devices)
             self._restore()
             self._compile()
         except BaseException:
@@ -148,10 +151,11 @@ class Trainer:
         if Path(run_dir).is_file():
             raise ValueError(f"{run_dir}: is a file, expected the folder of a run")
         trainer = cls.__new__(cls)
-        trainer._prepare(read_config(run_dir), run_dir, reporter, devices)
+        trainer._prepare(read_config(run_dir), run_dir, reporter)
         if trainer._is_first:
             trainer._claim = claim_existing(Path(run_dir))
         try:
+            trainer._split_over(devices)
             trainer._restore()
             trainer._compile()
         except BaseException:
@@ -271,26 +275,13 @@ class Trainer:
         run_config: RunConfig,
         run_dir: str | Path | None,
         reporter: Reporter | None,
-        devices: int | None,
     ) -> None:
         self.run_config, self.config = run_config, run_config.training
         self.options = run_config.options
         self.run_dir = None if run_dir is None else Path(run_dir)
         if self.options.wandb:
             require_wandb()
-        begun = run_config.devices
-        self.split = split_of(begun, begun if devices is None else checks.integer("devices", devices))
-        if devices is None and begun > len(jax.devices()):
-            raise ValueError(
-                f"{run_dir}: its run was begun on {begun} devices, and there are {len(jax.devices())}: go on "
-                f"with --devices {len(jax.devices())}"
-            )
-        elif self.split.devices != begun:
-            refuse_other_split(self.config)
-        self._programs: Programs | SplitPrograms = (
-            Programs.of(self.config) if self.split == WHOLE else SplitPrograms.of(self.config, self.split)
-        )
-        self.problem = self._programs.problem
+        self.problem = build_problem(self.config)
         self.checkpoints = None
         if self.run_dir is not None:
             self.checkpoints = Checkpoints(self.run_dir / CHECKPOINTS_NAME, self.options.keep_checkpoints)
@@ -310,6 +301,25 @@ class Trainer:
         self._recent_return = math.nan
         self._adaptive_chunk = 1
         self.skipped = 0
+
+    def _split_over(self, devices: int | None) -> None:
+        """Build the programs for so many devices; None for as many as the run was begun on.
+
+        Of several processes the first alone has seen whether and how the run was begun.
+        """
+        begun = first_number(self.run_config.devices)
+        self.run_config = dataclasses.replace(self.run_config, devices=begun)
+        self.split = split_of(begun, begun if devices is None else checks.integer("devices", devices))
+        if devices is None and begun > len(jax.devices()):
+            raise ValueError(
+                f"{self.run_dir}: its run was begun on {begun} devices, and there are {len(jax.devices())}: go "
+                f"on with --devices {len(jax.devices())}"
+            )
+        elif self.split.devices != begun:
+            refuse_other_split(self.config)
+        self._programs: Programs | SplitPrograms = (
+            Programs.of(self.config) if self.split == WHOLE else SplitPrograms.of(self.config, self.split)
+        )
 
     def _open(self, stack: ExitStack) -> RunLog | None:
         """Take the folder, and open its log, until the stack unwinds."""

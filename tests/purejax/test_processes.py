@@ -14,10 +14,10 @@ import jax
 import numpy as np
 import pytest
 
-from s5_adapters.purejax import RunConfig, restore_policy
+from s5_adapters.purejax import RunConfig, Trainer, restore_policy
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.one_line import GONE, without_noise
-from s5_adapters.purejax.processes import Decision, agree, are_several, from_first, is_first
+from s5_adapters.purejax.processes import Decision, agree, are_several, first_number, from_first, is_first
 from s5_adapters.purejax.run_folder import CONFIG_NAME
 from s5_adapters.purejax.split import Split
 from s5_adapters.purejax.split_programs import SplitPrograms
@@ -41,8 +41,8 @@ def free_port() -> int:
 class TwoProcesses:
     """``train --distributed`` twice, on loopback."""
 
-    def __init__(self, config_file: Path, run_dir: Path, *options: str):
-        flags = "--xla_force_host_platform_device_count=4 --xla_cpu_parallel_codegen_split_count=1"
+    def __init__(self, config_file: Path, run_dir: Path, *options: str, devices: int = 4):
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_parallel_codegen_split_count=1"
         environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
         address = f"localhost:{free_port()}"
         self.processes = [
@@ -127,6 +127,14 @@ def whole(tmp_path: Path, config_file: Path) -> Path:
 def test_one_process_alone_decides_and_reads_for_itself():
     mine = Decision(3, 0, True, False)
     assert (agree(mine), from_first("state", None), is_first(), are_several()) == (mine, "state", True, False)
+    assert first_number(3) == 3
+
+
+def test_a_process_that_did_not_see_the_folder_splits_as_the_first_one_says(monkeypatch):
+    """It was begun on four devices, which this process, told to begin or go on on one, does not know."""
+    monkeypatch.setattr("s5_adapters.purejax.trainer.first_number", lambda number: 4)
+    monkeypatch.setattr(Trainer, "_compile", lambda self: None)
+    assert Trainer(CONFIG, devices=1).split == Split(1, 4)
 
 
 def test_two_processes_of_four_devices_learn_what_one_device_does(whole):
@@ -161,6 +169,22 @@ def test_a_process_that_dies_ends_the_other_with_one_line_and_both_go_on(
     for code, _, err in TwoProcesses(config_file, run_dir).results():
         assert code == 0, err
     assert same_bits(state_in(run_dir, 10), state_in(whole, 10))
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_on_fewer_devices_with_the_shuffles_of_those_begun_on(
+    tmp_path, whole, config_file
+):
+    """Begun on eight, one process knows; both then draw minibatches in eight groups on four."""
+    run_dir = tmp_path / "run"
+    for code, _, err in TwoProcesses(config_file, run_dir, "--max-time", "1s").results():
+        assert code == 0, err
+    assert Checkpoints(run_dir / "checkpoints").updates() == [1]
+    for code, _, err in TwoProcesses(config_file, run_dir, devices=2).results():
+        assert code == 0, err
+    one, other = state_in(run_dir, 10).params, state_in(whole, 10).params
+    for leaf, same in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_allclose(leaf, same, atol=1e-5)
 
 
 @pytest.mark.slow
