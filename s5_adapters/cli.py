@@ -397,7 +397,7 @@ def new_trainer(
         reporter: shows progress.
         goes_on: continue the run where it was begun already, on whatever number of devices.
     """
-    from s5_adapters.purejax import Trainer
+    from s5_adapters.purejax import Trainer, read_config
     from s5_adapters.purejax.claim import FolderTakenError
 
     name = Path("runs") / f"{run.training.env_id}-{run.training.memory}-seed{run.seed}"
@@ -414,7 +414,10 @@ def new_trainer(
                 devices=run.devices,
             )
         except FolderTakenError as taken:
-            owner = taken.owner and replace(taken.owner, devices=run.devices)
+            there = taken.owner
+            if goes_on and there is None and folder.is_dir():
+                there = read_config(folder)  # and says what is wrong with it
+            owner = there and replace(there, devices=run.devices)
             if owner == run.completed():
                 if goes_on:
                     return Trainer.resume(folder, reporter=reporter, devices=run.devices)

@@ -16,6 +16,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from s5_adapters.core.files.format1 import from_format_1
+from s5_adapters.purejax.logging import set_aside
 from s5_adapters.purejax.words import from_words, to_words
 
 State = TypeVar("State")
@@ -130,11 +131,7 @@ class Checkpoints:
 
     def set_aside(self, update: int) -> Path:
         """Rename a checkpoint, which then no longer counts, to N.damaged; returns its folder."""
-        path = aside = self.path(update)
-        while aside.exists():
-            aside = aside.with_name(f"{aside.name}.damaged")
-        os.replace(path, aside)
-        return aside
+        return set_aside(self.path(update))
 
     def _read(self, like: State, update: int) -> State:
         leaves = _named_leaves(like)

@@ -31,22 +31,22 @@ class RunLog:
     """A log of rows in ``log.jsonl`` and TensorBoard event files in the folder of a run.
 
     A row holds ``update`` and ``step`` (environment steps so far), then numbers by name; a number that is not
-    finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``. A run that a
-    number which is not finite ended has a last row with ``fault``, a line of text, and no numbers.
+    finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``. The last row
+    of a run that was ended by a number that is not finite has ``fault``, a line of text, and no numbers.
 
     Args:
         directory: folder of the run, which exists.
-        keep_updates: on resuming, rows of later updates are dropped, since those will be done again.
+        keep_updates: on resuming, rows of later updates are dropped, since those will be done again; a log of
+            which a line is no row is kept as log.jsonl.damaged.
         sinks: where else the numbers go; closed with the log.
     """
 
     def __init__(self, directory: Path, keep_updates: int = 0, sinks: Sequence[Sink] = ()):
         self.path = directory / LOG_NAME
-        kept = (
-            [row for row in read_log(directory) if row["update"] <= keep_updates]
-            if self.path.exists()
-            else []
-        )
+        rows, damage = salvage_log(directory)
+        kept = [row for row in rows if row["update"] <= keep_updates]
+        if damage and self.path.exists():
+            set_aside(self.path)
         write_atomically(self.path, "".join(_line(row) for row in kept))
         self._file = self.path.open("a", encoding="utf-8")
         purge_step = kept[-1]["step"] + 1 if kept else 0
@@ -137,23 +137,44 @@ def read_log(directory: Path) -> Iterator[Row]:
     Raises:
         ValueError: one line, where the folder has no log or a line of it is not a row.
     """
+    rows, damage = salvage_log(directory)
+    if damage:
+        raise ValueError(damage)
+    yield from rows
+
+
+def salvage_log(directory: Path) -> tuple[list[Row], str | None]:
+    """Return the rows of a run's ``log.jsonl`` that can be read, and one line about what cannot; None if all.
+
+    A last line cut short by a crash is left out in silence.
+    """
     path = directory / LOG_NAME
     if not path.is_file():
-        raise ValueError(f"{directory}: no {LOG_NAME} there, expected the folder of a run")
-    lines = path.read_text(encoding="utf-8").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-            row["update"], row["step"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{path}:{number}: not a row of a log: {line[:60]!r}") from error
-        yield row
+        return [], f"{directory}: no {LOG_NAME} there, expected the folder of a run"
+    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    rows, damage = [], None
+    for number, line in enumerate(lines, start=1):
+        row = _row(line)
+        if row is not None:
+            rows.append(row)
+        elif damage is None:
+            damage = f"{path}:{number}: not a row of a log: {line[:60]!r}"
+    return rows, damage
 
 
 def fault_in(directory: Path) -> str | None:
     """Return the line that tells what ended a run; None where its log has none."""
-    rows = list(read_log(directory)) if (directory / LOG_NAME).is_file() else []
+    rows, _ = salvage_log(directory)
     return rows[-1].get("fault") if rows else None
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder, so that it no longer counts, to NAME.damaged; returns where it is."""
+    aside = path
+    while aside.exists():
+        aside = aside.with_name(f"{aside.name}.damaged")
+    os.replace(path, aside)
+    return aside
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -161,6 +182,15 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     os.replace(temporary, path)
+
+
+def _row(line: str) -> Row | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    is_one = isinstance(row, dict) and all(isinstance(row.get(name), int) for name in ("update", "step"))
+    return row if is_one else None
 
 
 def _line(row: Row) -> str:

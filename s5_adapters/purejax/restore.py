@@ -16,7 +16,7 @@ from s5_adapters.purejax.algorithms.algorithm import TrainState
 from s5_adapters.purejax.algorithms.ppo import PPOConfig
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
-from s5_adapters.purejax.logging import read_log
+from s5_adapters.purejax.logging import salvage_log
 from s5_adapters.purejax.normalization import RunningStats
 from s5_adapters.purejax.problem import Problem, Pytree, build_problem
 from s5_adapters.purejax.run_folder import CHECKPOINTS_NAME, RunConfig, read_config
@@ -34,7 +34,7 @@ class RestoredPolicy(NamedTuple):
     update: int
     """Updates done."""
     best_return: float
-    """MMER: the largest mean episodic return of an update up to this one; NaN if no episode ended."""
+    """MMER: the largest mean episodic return of an update up to this one; NaN if the log has none."""
 
     def evaluate(self, episodes: int, *, seed: int = 0, deterministic: bool = False) -> Evaluation:
         """Play whole episodes; see ``Evaluator``.
@@ -139,13 +139,9 @@ def restore_policy(
     config = read_config(run_dir)
     problem = build_problem(config.training)
     like = jax.eval_shape(lambda: config.training.init_state(problem, jax.random.key(0), jnp.float32(0)))
-    checkpoints = Checkpoints(run_dir / CHECKPOINTS_NAME)
-    if update is None:
-        done, state, damaged = checkpoints.newest_whole(like)
-        for _, error in damaged:
-            report(f"{error}; passed over, taking the one after update {done}")
-    else:
-        done, state = update, checkpoints.restore(like, update)
-    returns = [row.get("episode_return") for row in read_log(run_dir) if row["update"] <= done]
+    state = Checkpoints(run_dir / CHECKPOINTS_NAME).restore(like, update)
+    done = int(state.update)
+    rows, _ = salvage_log(run_dir)  # a policy that is whole is played, whatever became of the log
+    returns = [row.get("episode_return") for row in rows if row["update"] <= done]
     best = max((value for value in returns if value is not None), default=math.nan)
     return RestoredPolicy(config, problem, state.params, state.carry.obs_stats, done, best)

@@ -122,7 +122,9 @@ class SeedsTrainer(Trainer):
             raise ValueError(f"seeds: got {count} on devices={devices}, expected devices one of {fitting}")
         run_config = RunConfig(config.completed(), seed, None, options or RunOptions(), 1)
         if run_config.options.wandb:
-            raise ValueError("wandb: got True with several seeds, expected False: one process logs one run there")
+            raise ValueError(
+                "wandb: got True with several seeds, expected False: one process logs one run there"
+            )
         self._prepare(run_config, None, reporter)
         self._split_over(1)
         self.members = [
@@ -187,8 +189,8 @@ class SeedsTrainer(Trainer):
                 self._end(i, fault)
         if not self._alive:
             raise ValueError(
-                f"seeds: all have ended early, expected one that has not ({self.failures[-1]}); what can go on "
-                "does so by itself (--resume)"
+                f"seeds: all have ended early, expected one that has not ({self.failures[-1]}); go on "
+                "with each by itself (--resume)"
             )
         alive = [self.members[i] for i in self._alive]
         kept = [set(_checkpoints(member).updates()) for member in alive]
@@ -211,9 +213,7 @@ class SeedsTrainer(Trainer):
             member._go_on(state)
         self.update = alive[0].update
         by_place = dict(zip(self._alive, states, strict=True))
-        self.state = self._seed_programs.place(
-            [by_place.get(i, states[0]) for i in range(len(self.members))]
-        )
+        self.state = self._seed_programs.place([by_place.get(i, states[0]) for i in range(len(self.members))])
 
     def _open(self, stack: ExitStack) -> RunLog | None:
         stack.enter_context(told(_folder(self.members[self._alive[0]]), self.how_to_go_on, self._see_folder))

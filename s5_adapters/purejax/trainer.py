@@ -22,7 +22,7 @@ from s5_adapters.purejax.claim import Claim, FolderTakenError, claim_existing, c
 from s5_adapters.purejax.evaluate import Evaluation, Evaluator
 from s5_adapters.purejax.faults import RunFolderError, is_gone, kept_in, rescue, told
 from s5_adapters.purejax.interrupt import Interrupts, TimeLimit
-from s5_adapters.purejax.logging import RunLog, read_log
+from s5_adapters.purejax.logging import RunLog, salvage_log
 from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.processes import Decision, agree, are_several, first_number, from_first, is_first
 from s5_adapters.purejax.progress import Reporter, Silent, Status
@@ -312,8 +312,8 @@ class Trainer:
         self.split = split_of(begun, begun if devices is None else checks.integer("devices", devices))
         if devices is None and begun > len(jax.devices()):
             raise ValueError(
-                f"{self.run_dir}: its run was begun on {begun} devices, and there are {len(jax.devices())}: go "
-                f"on with --devices {len(jax.devices())}"
+                f"{self.run_dir}: its run was begun on {begun} devices, and there are {len(jax.devices())}: "
+                f"go on with --devices {len(jax.devices())}"
             )
         elif self.split.devices != begun:
             refuse_other_split(self.config)
@@ -381,11 +381,16 @@ class Trainer:
     def _go_on(self, state: TrainState) -> None:
         """Take a state, and what the log has of the way to it."""
         self.state, self.update = state, int(state.update)
-        for row in read_log(self.run_dir) if self.run_dir is not None and self._is_first else ():
+        if self.run_dir is None or not self._is_first:
+            return
+        rows, damage = salvage_log(self.run_dir)
+        if damage:
+            self._warn(f"{damage}; going on from update {self.update} with the rows that can be read")
+        for row in rows:
             if row["update"] <= self.update and "seconds" in row:
                 self._seconds = row["seconds"]
-                self._note_return(row["episode_return"])
-                self.skipped += int(row.get("skipped", 0))
+                self._note_return(row.get("episode_return"))
+                self.skipped += int(row.get("skipped") or 0)
             if row["update"] <= self.update and row.get("evaluation_return") is not None:
                 self.best_evaluation = float(np.fmax(self.best_evaluation, row["evaluation_return"]))
 

@@ -256,6 +256,55 @@ def test_a_file_cut_or_flipped_anywhere_changes_no_bit(whole, stopped, seed):
     assert_same_bits(Trainer.resume(stopped).run().state, whole.state)
 
 
+# --- what is beside the checkpoints --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("damage", ["missing", "a line", "bytes"])
+def test_a_log_that_is_lost_or_damaged_costs_no_run(whole, stopped, damage):
+    log = stopped / "log.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    if damage == "missing":
+        log.unlink()
+    else:
+        lines[2] = {"a line": b"hello\n", "bytes": b'\xff{"update": 3}\n'}[damage]
+        log.write_bytes(b"".join(lines))
+    reporter = At(-1, lose_power)
+    assert restore_policy(stopped).update == 8
+    resumed = Trainer.resume(stopped, reporter=reporter)
+    (line,) = reporter.lines
+    assert line.startswith(
+        f"{stopped}: no log.jsonl" if damage == "missing" else f"{log}:3: not a row of a log"
+    )
+    assert line.endswith("; going on from update 8 with the rows that can be read")
+    assert_same_bits(resumed.run().state, whole.state)
+    found = [row["update"] for row in read_log(stopped)]
+    assert found == ([9, 10] if damage == "missing" else [1, 2, *range(4, 11)])
+    if damage != "missing":
+        assert (stopped / "log.jsonl.damaged").read_bytes() == b"".join(lines)
+
+
+@pytest.mark.parametrize("content", ["", '{"env_id": "Repeat', "[]"])
+@pytest.mark.parametrize("given", [True, False])
+def test_a_damaged_configuration_is_named_and_nothing_begins_anew(
+    stopped, monkeypatch, capsys, content, given
+):
+    """Told to go on where it was begun, with the folder or by its name."""
+    monkeypatch.chdir(stopped.parent)
+    run_dir = stopped if given else Path("runs") / "RepeatPreviousEasy-s5-seed0"
+    if not given:
+        run_dir.parent.mkdir()
+        stopped.rename(run_dir)
+    (run_dir / "config.json").write_text(content)
+    before = sorted(Path().rglob("*"))
+    for arguments in (["auto", *(["--run-dir", str(run_dir)] if given else [])], [str(run_dir)]):
+        assert main(["train", "--resume", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert err.startswith(f"s5-adapters: {run_dir / 'config.json'}: ")
+        assert err.count("\n") == 1
+        assert out == ""
+    assert sorted(Path().rglob("*")) == before
+
+
 # --- signals and time -----------------------------------------------------------------------------
 
 

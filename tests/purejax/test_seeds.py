@@ -89,7 +89,9 @@ def test_after_an_interruption_the_others_of_a_seed_that_failed_go_on_with_the_s
     assert resumed.update == 8
     resumed.run()
     (line,) = resumed.failures
-    assert line.startswith("seed 1: stopped: RepeatPreviousEasy: a reward of the rollout is not finite at update 6")
+    assert line.startswith(
+        "seed 1: stopped: RepeatPreviousEasy: a reward of the rollout is not finite at update 6"
+    )
     assert reporter.lines == [line]
     for one, other in zip(
         jax.tree.leaves(whole.state.params), jax.tree.leaves(resumed.state.params), strict=True
@@ -149,13 +151,18 @@ def test_seeds_are_not_logged_to_weights_and_biases(tmp_path):
 
 @pytest.mark.parametrize(
     ("gone", "saved"),
-    [("runs", ["runs/seed0-rescued", "runs/seed1-rescued"]), ("runs/seed1", ["runs/seed0", "runs/seed1-rescued"])],
+    [
+        ("runs", ["runs/seed0-rescued", "runs/seed1-rescued"]),
+        ("runs/seed1", ["runs/seed0", "runs/seed1-rescued"]),
+    ],
 )
 def test_where_folders_vanish_every_seed_is_saved(tmp_path, gone, saved):
     folders = [tmp_path / "runs" / "seed0", tmp_path / "runs" / "seed1"]
     reporter = At(6, lambda: shutil.rmtree(tmp_path / gone))
     trainer = SeedsTrainer(small_config(), folders, options=OPTIONS, reporter=reporter)
-    with pytest.raises(RunFolderError, match=r"^stopped: run folder \S*: it is gone; its state at update 6[^\n]*$"):
+    with pytest.raises(
+        RunFolderError, match=r"^stopped: run folder \S*: it is gone; its state at update 6[^\n]*$"
+    ):
         trainer.run()
     assert sorted(tmp_path.glob("runs/*")) == [tmp_path / path for path in saved]
     for path in saved:

@@ -84,6 +84,9 @@ def _one(config: Algorithm, seed: int, folder: Path) -> tuple[float, list[dict[s
     trainer.run()
     evaluation = trainer.evaluate()
     rows = list(read_log(folder))  # of the whole run, also where this process did its last part alone
+    if len(rows) < config.num_updates:
+        there = f"{len(rows)} of {config.num_updates}"
+        raise ValueError(f"{folder}: its log has {there} updates, expected all; remove it to train again")
     seconds, returns = ([row[name] for row in rows] for name in ("seconds", "episode_return"))
     steps = [row["step"] for row in rows]
     return trainer.compile_seconds, [_result(seed, steps, seconds, returns, evaluation)]
