@@ -46,7 +46,7 @@ class Train(Command):
     resume: str | None = None
     """Continue the run in this folder from its latest checkpoint, as it was configured; --devices alone may
     be another number. "auto": start the run that the other options say, or continue it where it was begun
-    already, so that a scheduler can give the same command again."""
+    already, so that a scheduler can give the same command again; how it is watched and kept may change."""
     devices: int | None = None
     """Split the environments over so many devices; by default over all, and with --resume over as many as
     the run was begun on."""
@@ -395,16 +395,18 @@ def new_trainer(
         run: what to train.
         run_dir: the folder.
         reporter: shows progress.
-        goes_on: continue the run where it was begun already, on whatever number of devices.
+        goes_on: continue the run where it was begun already, on whatever number of devices and however it was
+            watched and kept.
     """
-    from s5_adapters.purejax import Trainer, read_config
+    from s5_adapters.purejax import Trainer
     from s5_adapters.purejax.claim import FolderTakenError
 
     name = Path("runs") / f"{run.training.env_id}-{run.training.memory}-seed{run.seed}"
+    passed = ""
     for number in itertools.count(1):
         folder = run_dir or (name if number == 1 else name.with_name(f"{name.name}-{number}"))
         try:
-            return Trainer(
+            trainer = Trainer(
                 run.training,
                 seed=run.seed,
                 weights=run.weights,
@@ -414,30 +416,19 @@ def new_trainer(
                 devices=run.devices,
             )
         except FolderTakenError as taken:
-            there = taken.owner
-            if goes_on and there is None and folder.is_dir():
-                there = read_config(folder)  # and says what is wrong with it
-            owner = there and replace(there, devices=run.devices)
-            if owner == run.completed():
-                if goes_on:
-                    return Trainer.resume(folder, reporter=reporter, devices=run.devices)
+            if goes_on and (run_dir is not None or taken.owner is None):
+                taken.refuse_another(run)
+            different = "no run" if taken.owner is None else taken.owner.differences(run)
+            if goes_on and not different:
+                return Trainer.resume(folder, reporter=reporter, devices=run.devices, options=run.options)
+            if run_dir is not None or not different:
                 raise
-            if run_dir is not None:
-                if goes_on and owner is not None:
-                    raise ValueError(f"{taken}; {differences(owner, run.completed())}") from None
-                raise
+            passed = passed or f"{folder}: {different}"
+            continue
+        if goes_on and passed:
+            reporter.warn(f"{passed}; beginning another in {folder}")
+        return trainer
     raise AssertionError("a folder is free")
-
-
-def differences(owner: "RunConfig", run: "RunConfig") -> str:
-    """Say in which fields a folder's run is another."""
-    has, wanted = owner.to_dict(), run.to_dict()
-    different = [
-        f"{name} is {has.get(name)!r} there and {value!r} here"
-        for name, value in wanted.items()
-        if has.get(name) != value
-    ]
-    return f"its run has another configuration: {', '.join(different)}"
 
 
 def matched_to_s5(config: "Algorithm") -> "Algorithm":

@@ -31,12 +31,26 @@ class FolderTakenError(ValueError):
     """A folder is another run's, or holds something else; the message is one line.
 
     Attributes:
+        run_dir: the folder.
         owner: the configuration of the run that it belongs to; None where that cannot be read.
     """
 
     def __init__(self, run_dir: Path, message: str):
         super().__init__(f"run folder {run_dir}: {message}")
+        self.run_dir = run_dir
         self.owner = _owner(run_dir)
+
+    def refuse_another(self, run: RunConfig) -> None:
+        """Refuse to go on with a run in the folder, unless that is its run.
+
+        Raises:
+            ValueError: one line: what is wrong with its ``config.json``, or in which fields it is another.
+        """
+        if not self.run_dir.is_dir():
+            raise self
+        owner = self.owner or read_config(self.run_dir)
+        if different := owner.differences(run):
+            raise ValueError(f"{self}; {different}")
 
 
 class _Lock:

@@ -31,8 +31,8 @@ class RunLog:
     """A log of rows in ``log.jsonl`` and TensorBoard event files in the folder of a run.
 
     A row holds ``update`` and ``step`` (environment steps so far), then numbers by name; a number that is not
-    finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``. The last row
-    of a run that was ended by a number that is not finite has ``fault``, a line of text, and no numbers.
+    finite becomes null. Rows of evaluations have ``evaluation_return`` and no ``episode_return``. A run that
+    ended because a number was not finite has a last row with ``fault``, a line of text, and no numbers.
 
     Args:
         directory: folder of the run, which exists.

@@ -78,9 +78,28 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all fields in one flat mapping that JSON can hold."""
-        start = {"seed": self.seed, "weights": self.weights, "devices": self.devices}
-        algorithm = {ALGORITHM: self.training.name}
-        return algorithm | self.training.to_dict() | start | dataclasses.asdict(self.options)
+        return self._learning | {"devices": self.devices} | dataclasses.asdict(self.options)
+
+    def differences(self, here: Self) -> str:
+        """Say in which fields that change what is learned the run of a folder is another; nothing if in none.
+
+        On how many devices a run was begun, and how it is watched and kept, changes nothing.
+
+        Args:
+            here: the run that is asked for.
+        """
+        there, wanted = self.completed()._learning, here.completed()._learning
+        different = [
+            f"{name} is {there.get(name)!r} there and {value!r} here"
+            for name, value in wanted.items()
+            if there.get(name) != value
+        ]
+        return f"its run has another configuration: {', '.join(different)}" if different else ""
+
+    @property
+    def _learning(self) -> dict[str, Any]:
+        start = {"seed": self.seed, "weights": self.weights}
+        return {ALGORITHM: self.training.name} | self.training.to_dict() | start
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

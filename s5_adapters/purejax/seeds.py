@@ -298,8 +298,9 @@ def _claim(member: Trainer, goes_on: bool) -> bool:
     try:
         member._claim = claim_new(member.run_dir, member.run_config)
     except FolderTakenError as taken:
-        if not goes_on or taken.owner != member.run_config.completed():
+        if not goes_on:
             raise
+        taken.refuse_another(member.run_config)
         member._claim = claim_existing(member.run_dir)
         return False
     return True

@@ -135,14 +135,20 @@ class Trainer:
 
     @classmethod
     def resume(
-        cls, run_dir: str | Path, *, reporter: Reporter | None = None, devices: int | None = None
+        cls,
+        run_dir: str | Path,
+        *,
+        reporter: Reporter | None = None,
+        devices: int | None = None,
+        options: RunOptions | None = None,
     ) -> Self:
         """Continue the run in ``run_dir`` from its latest checkpoint, bit-for-bit as if uninterrupted.
 
         Args:
             run_dir: the folder of the run.
             reporter: shows progress.
-            devices: to resume on another number of devices than it was begun on; the bits are then others.
+            devices: to go on on another number of devices than it was begun on; the bits are then others.
+            options: how to watch and keep it from now on; None for the ones that it was begun with.
 
         Raises:
             ValueError: one line, where the folder holds no run, a run that is going on, a checkpoint of
@@ -151,7 +157,10 @@ class Trainer:
         if Path(run_dir).is_file():
             raise ValueError(f"{run_dir}: is a file, expected the folder of a run")
         trainer = cls.__new__(cls)
-        trainer._prepare(read_config(run_dir), run_dir, reporter)
+        run_config = read_config(run_dir)
+        if options is not None:
+            run_config = dataclasses.replace(run_config, options=options)
+        trainer._prepare(run_config, run_dir, reporter)
         if trainer._is_first:
             trainer._claim = claim_existing(Path(run_dir))
         try:

@@ -8,7 +8,7 @@ import pytest
 
 from s5_adapters import demo
 from s5_adapters.cli import main, new_trainer
-from s5_adapters.purejax import RunConfig, Trainer, restore_policy
+from s5_adapters.purejax import RunConfig, RunOptions, Trainer, restore_policy
 from s5_adapters.purejax.claim import FolderTakenError, claim_existing, claim_new
 from s5_adapters.purejax.progress import Silent
 from tests.purejax import environments  # noqa: F401  registers
@@ -144,6 +144,35 @@ def test_other_configurations_get_folders_of_their_own(tmp_path, monkeypatch, un
             new_trainer(run, None, Silent())
     with pytest.raises(FolderTakenError):
         new_trainer(OTHER, trainers[0].run_dir, Silent())
+    assert len(list((tmp_path / "runs").iterdir())) == 2
+
+
+def test_going_on_takes_the_run_that_learns_the_same_however_it_is_watched(
+    tmp_path, monkeypatch, uncompiled, capsys
+):
+    """Another configuration begins a run of its own under the next name, and that is said."""
+    monkeypatch.chdir(tmp_path)
+    new_trainer(RUN, None, Silent())
+    watched = RunConfig(
+        RUN.training, options=RunOptions(evaluate_every=5, keep_best=True, checkpoint_every=3)
+    )
+    for run_dir in (None, tmp_path / "runs" / "RepeatPreviousEasy-s5-seed0"):
+        trainer = new_trainer(watched, run_dir, Silent(), goes_on=True)
+        assert trainer.options == watched.options
+    with pytest.raises(FolderTakenError, match="is not empty; resume the run in it"):
+        new_trainer(watched, None, Silent())
+    assert capsys.readouterr().err == ""
+    for is_new in (True, False):
+        other = new_trainer(OTHER, None, Silent(), goes_on=True)
+        assert str(other.run_dir) == "runs/RepeatPreviousEasy-s5-seed0-2"
+        assert capsys.readouterr().err == is_new * (
+            "runs/RepeatPreviousEasy-s5-seed0: its run has another configuration: gamma is 0.99 there and "
+            "0.5 here; beginning another in runs/RepeatPreviousEasy-s5-seed0-2\n"
+        )
+    with pytest.raises(
+        ValueError, match=r"^run folder \S*seed0: is not empty.*: gamma is 0\.99 there and 0\.5"
+    ):
+        new_trainer(OTHER, Path("runs/RepeatPreviousEasy-s5-seed0"), Silent(), goes_on=True)
     assert len(list((tmp_path / "runs").iterdir())) == 2
 
 

@@ -190,6 +190,10 @@ def test_the_command_line_makes_a_folder_for_each_seed_and_goes_on(tmp_path, mon
     assert [json.loads((folder / "config.json").read_text())["seed"] for folder in folders] == [7, 8]
     assert main([*command, "--resume", "auto"]) == 0
     assert [row["update"] for row in read_log(folders[1])] == list(range(1, 11))
+    assert main([*command, "--resume", "auto", "--keep-checkpoints", "2"]) == 0
+    assert main([*command, "--resume", "auto", "--gamma", "0.5"]) == 2
+    assert "seed7: is not empty" in (err := capsys.readouterr().err)
+    assert err.endswith("; its run has another configuration: gamma is 0.99 there and 0.5 here\n")
     assert main([*command, "--devices", "3"]) == 2
     assert "seeds: got 2 on devices=3, expected devices one of 1, 2" in capsys.readouterr().err
 
