@@ -66,7 +66,8 @@ class Episodes(NamedTuple):
     """Return up to and including this step: that of the whole episode where done."""
     episode_length: jax.Array
     is_finite: jax.Array
-    """bool: so are the reward and the raw observation that was acted on."""
+    """bool: so are the reward, the raw observation that was acted on, and the one that is valued after a
+    truncation or the rollout's last step."""
 
 
 def init_carry(problem: Problem, config: TrainConfig, key: jax.Array) -> Carry:
@@ -124,12 +125,12 @@ def collect(
         if is_terminal:
             env = env._replace(terminated=done, truncated=jnp.zeros_like(done))
 
-        final_value = jnp.zeros_like(value)
+        final_value, is_final_finite = jnp.zeros_like(value), jnp.ones_like(done)
         if not is_terminal:
-            final_value = jax.lax.cond(
+            final_value, is_final_finite = jax.lax.cond(
                 is_last | jnp.any(env.truncated),
-                lambda: value_of(memory_state, obs_stats, env.final_obs),
-                lambda: jnp.zeros_like(value),
+                lambda: (value_of(memory_state, obs_stats, env.final_obs), _is_finite(env.final_obs)),
+                lambda: (final_value, is_final_finite),
             )
 
         reward, reward_stats, discounted_return = env.reward, carry.reward_stats, carry.discounted_return
@@ -141,9 +142,8 @@ def collect(
 
         episode_return = carry.episode_return + env.reward
         episode_length = carry.episode_length + 1
-        is_finite = jnp.isfinite(split_mask(carry.obs)[0]).reshape(len(done), -1).all(axis=1) & jnp.isfinite(
-            env.reward
-        )
+        is_finite = _is_finite(carry.obs) & jnp.isfinite(env.reward)
+        is_finite &= is_final_finite | env.terminated  # after which no value is taken
         transition = Transitions(
             obs=obs,
             episode_starts=episode_starts,
@@ -172,6 +172,8 @@ def collect(
     if is_terminal:  # what the rollout cuts off goes on from the next observation
         last = value_of(carry.memory_state, carry.obs_stats, carry.obs)
         transitions = transitions._replace(final_value=transitions.final_value.at[-1].set(last))
+        is_last_finite = episodes.is_finite[-1] & (_is_finite(carry.obs) | episodes.done[-1])
+        episodes = episodes._replace(is_finite=episodes.is_finite.at[-1].set(is_last_finite))
     return carry, transitions, episodes
 
 
@@ -193,6 +195,12 @@ def advantages(transitions: Transitions, gamma: float, gae_lambda: float) -> tup
     decay = jnp.full(1, gamma * gae_lambda, jnp.float32)
     advantage = linear_recurrence(decay, delta[..., None], done, reverse=True)[..., 0]
     return advantage, advantage + transitions.value
+
+
+def _is_finite(obs: Pytree) -> jax.Array:
+    """Tell of each environment whether its raw observation is finite."""
+    array = split_mask(obs)[0]
+    return jnp.isfinite(array).reshape(len(array), -1).all(axis=1)
 
 
 def _updated(stats: RunningStats, obs: Pytree, split: Split) -> RunningStats:

@@ -38,6 +38,8 @@ class HiddenBit(environment.Environment):
     both: bool = False
     nan_at: int = -1
     """The step whose reward is not a number; -1 for none."""
+    obs_nan_at: int = -1
+    """The step that leads to an observation which is not a number; -1 for none."""
     scale: float = 1.0
     """Multiplies the time that is shown, twice: with 1e10 its square overflows, with 1e20 itself."""
 
@@ -60,6 +62,7 @@ class HiddenBit(environment.Environment):
 
     def get_obs(self, state: BitState, params: Any = None, key: Any = None) -> jax.Array:
         shown = jnp.where(state.time == 0, 2 * state.bit - 1, 0.0)
+        shown = jnp.where(state.time == self.obs_nan_at, jnp.nan, shown)
         scale = jnp.float32(self.scale)
         return jnp.stack([shown, state.time / self.length * scale * scale, jnp.float32(1)])
 

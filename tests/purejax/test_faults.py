@@ -414,6 +414,30 @@ def test_an_environment_that_gives_no_number_is_named_with_its_step(tmp_path):
         Trainer(config).run()
 
 
+@pytest.mark.parametrize(
+    ("length", "step", "options"),
+    [
+        (30, 30, {}),
+        (30, 30, {"on_nonfinite": "skip"}),
+        (100, 32, {}),
+        (100, 32, {"time_limit": "terminal"}),
+    ],
+)
+def test_an_observation_that_is_valued_alone_is_named_with_its_step(length, step, options):
+    """The last of an episode that is truncated, and the one after a rollout's last step."""
+    config = small_config(env_id="HiddenBit", env_kwargs={"length": length, "obs_nan_at": step}, **options)
+    with pytest.raises(
+        NonFiniteError, match=rf"an observation .* update 4 of 10 .*, environment 0 at its step {step}; no"
+    ):
+        Trainer(config).run()
+
+
+def test_a_last_observation_that_nobody_needs_is_no_fault():
+    """Where a time limit ends an episode for good, the last observation has no value."""
+    kwargs = {"length": 30, "obs_nan_at": 30}
+    Trainer(small_config(env_id="HiddenBit", env_kwargs=kwargs, time_limit="terminal")).run()
+
+
 def test_statistics_that_explode_are_noticed_though_what_the_network_sees_is_finite():
     """Observations of 1e20 have an infinite variance: normalised, they would all be zero from then on."""
     config = small_config(env_id="HiddenBit", env_kwargs={"scale": 1e10}, normalize_observations=True)

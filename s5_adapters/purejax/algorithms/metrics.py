@@ -67,13 +67,15 @@ def rollout_metrics(
     )
     reward_mean, value_mean = split.mean((episodes.reward.mean(), rollout.value.mean()))
     env, step = _first_not_finite(episodes.is_finite, split)
+    seen = split.max(jnp.abs(split_mask(rollout.obs)[0]).max())
     _, residual = split.moments(value_target - rollout.value)
     _, spread = split.moments(value_target)
     return {
         "episode_return": returns / count,
         "episode_length": lengths / count,
         "episodes": count,
-        "observation_max": split.max(jnp.abs(split_mask(rollout.obs)[0]).max()),
+        # A final observation is valued, not acted on: where one is not finite, only its place says so.
+        "observation_max": jnp.where((env >= 0) & jnp.isfinite(reward_mean), jnp.nan, seen),
         "reward_mean": reward_mean,
         "value_mean": value_mean,
         "explained_variance": 1 - residual / jnp.maximum(spread, 1e-8),
