@@ -506,11 +506,15 @@ def device_count() -> int:
 
 
 def train_seeds(trainer: "SeedsTrainer", limit: "TimeLimit | None") -> int:
-    """Run several seeds to their end, print where they are, and return the exit code."""
+    """Run several seeds to their end, print where they are and which failed, and return the exit code.
+
+    A failure decides it at the end alone: before, the others have to go on.
+    """
     code = train(trainer, limit)
     for line in trainer.failures:
         fail(line, 1)
-    return code or int(bool(trainer.failures))
+    is_over = trainer.update == trainer.config.num_updates
+    return code or int(is_over and bool(trainer.failures))
 
 
 def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, deterministic: bool) -> None:

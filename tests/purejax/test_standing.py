@@ -4,7 +4,7 @@ import errno
 import json
 import math
 import os
-import shutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +16,7 @@ from s5_adapters.purejax import RunConfig
 from s5_adapters.purejax import standing as standing_module
 from s5_adapters.purejax.claim import claim_existing, claim_new
 from s5_adapters.purejax.standing import find_runs, standing
+from tests.documents import DOCS
 from tests.purejax.helpers import small_config
 
 CONFIG = small_config()
@@ -160,3 +161,28 @@ def test_a_folder_without_runs_is_one_line(tmp_path, capsys, name):
     (tmp_path / "empty").mkdir()
     assert main(["status", str(tmp_path / name)]) == 2
     assert capsys.readouterr().err.startswith(f"s5-adapters: {tmp_path / name}: no ")
+
+
+@pytest.mark.parametrize("script", range(2))
+@pytest.mark.parametrize(
+    ("srun", "stands", "code", "queued"),
+    [(0, "stopped", 0, True), (0, "done", 0, False), (1, "stopped", 1, False), (143, "stopped", 143, False)],
+)
+def test_a_job_of_the_docs_is_queued_again_where_time_ran_out_alone(
+    tmp_path, script, srun, stands, code, queued
+):
+    """Not where the run is done, where a number was not finite, where an option is wrong."""
+    jobs = re.findall(r"```sh\n(#!/bin/bash\n.*?)```", (DOCS / "scaling.md").read_text(), flags=re.DOTALL)
+    (tmp_path / "job.sh").write_text(jobs[script].replace("source .venv/bin/activate\n", ""))
+    programs = {
+        "srun": f"exit {srun}",
+        "sbatch": 'echo "$1" > queued',
+        "s5-adapters": f"echo 'runs/paper  {stands}  5/10'",
+    }
+    for name, body in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    ended = subprocess.run(["bash", "job.sh"], cwd=tmp_path, env=os.environ | {"PATH": path})
+    assert ended.returncode == code
+    assert (tmp_path / "queued").exists() == queued
