@@ -486,7 +486,10 @@ def new_seeds_trainer(
     kind = f"{run.training.env_id}-{run.training.memory}"
     folders = [run_dir / name if run_dir else Path("runs") / f"{kind}-{name}" for name in names]
     if devices is None:
-        devices = max(n for n in range(1, device_count() + 1) if seeds % n == 0)
+        there = device_count()
+        devices = max(n for n in range(1, there + 1) if seeds % n == 0)
+        if devices < there:
+            reporter.say(f"seeds: {seeds} on {devices} of {there} devices, since as many share them equally")
     return SeedsTrainer(
         run.training,
         folders,

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from s5_adapters.cli import main
-from s5_adapters.purejax import NonFiniteError, RunFolderError, RunOptions, TimeLimit, Trainer
+from s5_adapters.cli import main, new_seeds_trainer
+from s5_adapters.purejax import NonFiniteError, RunConfig, RunFolderError, RunOptions, TimeLimit, Trainer
 from s5_adapters.purejax.claim import FolderTakenError
 from s5_adapters.purejax.logging import read_log
+from s5_adapters.purejax.progress import Plain
 from s5_adapters.purejax.seeds import SeedsTrainer
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import small_config
@@ -196,6 +197,15 @@ def test_the_command_line_makes_a_folder_for_each_seed_and_goes_on(tmp_path, mon
     assert err.endswith("; its run has another configuration: gamma is 0.99 there and 0.5 here\n")
     assert main([*command, "--devices", "3"]) == 2
     assert "seeds: got 2 on devices=3, expected devices one of 1, 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seeds", "used"), [(5, 1), (6, 3), (8, 4)])
+def test_devices_that_have_no_share_of_the_seeds_are_told(tmp_path, monkeypatch, capsys, seeds, used):
+    monkeypatch.setattr("s5_adapters.cli.device_count", lambda: 4)
+    monkeypatch.setattr("s5_adapters.purejax.seeds.SeedsTrainer", lambda *_, devices, **__: devices)
+    assert new_seeds_trainer(RunConfig(small_config()), seeds, None, tmp_path, Plain(), False) == used
+    told = f"seeds: {seeds} on {used} of 4 devices, since as many share them equally\n"
+    assert capsys.readouterr().out == (told if used < 4 else "")
 
 
 def test_a_time_limit_saves_every_seed(tmp_path):
