@@ -28,7 +28,7 @@ from s5_adapters.reproduce.command import Reproduce
 
 if TYPE_CHECKING:
     from s5_adapters.purejax import Algorithm, RestoredPolicy, RunConfig, Trainer
-    from s5_adapters.purejax.interrupt import TimeLimit
+    from s5_adapters.purejax.interrupt import Interrupts, TimeLimit
     from s5_adapters.purejax.progress import Reporter
     from s5_adapters.purejax.seeds import SeedsTrainer
 
@@ -79,6 +79,12 @@ class Train(Command):
 
     def run(self) -> int:
         """Train, then say where everything is."""
+        from s5_adapters.purejax.interrupt import Interrupts
+
+        with Interrupts().saving() as interrupts:
+            return self._run(interrupts)
+
+    def _run(self, interrupts: "Interrupts") -> int:
         from s5_adapters.purejax import Trainer
         from s5_adapters.purejax.interrupt import TimeLimit, parse_duration
         from s5_adapters.purejax.progress import make_reporter
@@ -112,13 +118,14 @@ class Train(Command):
                             run, self.seeds, self.devices, self.run_dir, reporter, self.resume == AUTO
                         ),
                         limit,
+                        interrupts,
                     )
                 run = replace(run, devices=device_count() if self.devices is None else self.devices)
                 trainer = new_trainer(run, self.run_dir, reporter, goes_on=self.resume == AUTO)
         if self.profile and trainer.run_dir is not None:
             trace = trainer.profile(trainer.run_dir / "profile")
             print(f"wrote {trace}: open it at https://ui.perfetto.dev")
-        return train(trainer, limit)
+        return train(trainer, limit, interrupts)
 
 
 @dataclass(frozen=True)
@@ -508,12 +515,14 @@ def device_count() -> int:
     return len(jax.devices())
 
 
-def train_seeds(trainer: "SeedsTrainer", limit: "TimeLimit | None") -> int:
+def train_seeds(
+    trainer: "SeedsTrainer", limit: "TimeLimit | None", interrupts: "Interrupts | None" = None
+) -> int:
     """Run several seeds to their end, print where they are and which failed, and return the exit code.
 
     A failure decides it at the end alone: before, the others have to go on.
     """
-    code = train(trainer, limit)
+    code = train(trainer, limit, interrupts)
     for line in trainer.failures:
         fail(line, 1)
     is_over = trainer.update == trainer.config.num_updates
@@ -530,14 +539,16 @@ def save_animation(policy: "RestoredPolicy", output: Path, *, seed: int, determi
     print(f"wrote {output}: {len(frames)} steps, return {episode_return:.4f}")
 
 
-def train(trainer: "Trainer", limit: "TimeLimit | None" = None) -> int:
+def train(
+    trainer: "Trainer", limit: "TimeLimit | None" = None, interrupts: "Interrupts | None" = None
+) -> int:
     """Run a trainer to its end or its limit, print the outcome, and return the exit code."""
     from s5_adapters.purejax import InterruptedRunError, NonFiniteError
     from s5_adapters.purejax.claim import FolderTakenError
     from s5_adapters.purejax.faults import RunFolderError
 
     try:
-        trainer.run(limit)
+        trainer.run(limit, interrupts)
     except FolderTakenError as error:
         return processes.leave(fail(str(error), 2))
     except RunFolderError as error:

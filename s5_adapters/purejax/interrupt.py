@@ -1,9 +1,11 @@
 """Signals and a time limit, held back until it is a good moment to save or to stop."""
 
+import contextlib
 import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -23,6 +25,17 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._before: dict[signal.Signals, Any] = {}
+
+    @contextlib.contextmanager
+    def saving(self) -> Iterator[Self]:
+        """Hold back SIGUSR1 alone: what comes before the run does, which then saves after its first chunk."""
+        is_main = threading.current_thread() is threading.main_thread()
+        before = {number: signal.signal(number, self._save) for number in SAVING if is_main}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
 
     def __enter__(self) -> Self:
         """Install the handlers."""

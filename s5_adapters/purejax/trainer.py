@@ -173,13 +173,14 @@ class Trainer:
             raise
         return trainer
 
-    def run(self, time_limit: TimeLimit | None = None) -> TrainResult:
+    def run(self, time_limit: TimeLimit | None = None, interrupts: Interrupts | None = None) -> TrainResult:
         """Train to the end of the configured run.
 
         SIGUSR1 saves a checkpoint, and the run goes on.
 
         Args:
             time_limit: before which to save and return; ``update`` then says how far the run came.
+            interrupts: where signals are remembered, with one that came while the trainer was built.
 
         Returns:
             The last state, and the metrics of the updates done by this call, as numpy arrays.
@@ -194,7 +195,7 @@ class Trainer:
         with ExitStack() as stack:
             stack.callback(self._reporter.close)
             log = self._open(stack)
-            interrupts = stack.enter_context(Interrupts())
+            interrupts = stack.enter_context(interrupts or Interrupts())
             while self.update < self._num_updates:
                 started = time.monotonic()
                 history.append(self._advance(log))

@@ -1,6 +1,7 @@
 """Faults of disks, clocks, environments and numbers: told in one line, and nothing that was kept is lost."""
 
 import dataclasses
+import json
 import os
 import random
 import shutil
@@ -316,6 +317,23 @@ def test_sigusr1_saves_and_the_run_goes_on(whole, tmp_path):
     trainer = Trainer(small_config(), seed=SEED, run_dir=run_dir, options=options, reporter=reporter)
     assert_same_bits(trainer.run().state, whole.state)
     assert trainer.checkpoints.updates() == [3, 10]
+    assert signal.getsignal(signal.SIGUSR1) == handler
+
+
+def test_sigusr1_while_a_run_is_built_saves_after_its_first_chunk(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("run.json").write_text(json.dumps(small_config().to_dict() | {"checkpoint_every": 100}))
+    compile_ = Trainer._compile
+
+    def ask_and_compile(trainer: Trainer) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        compile_(trainer)
+
+    monkeypatch.setattr(Trainer, "_compile", ask_and_compile)
+    handler = signal.getsignal(signal.SIGUSR1)
+    command = ["train", "--config", "run.json", "--run-dir", "run", "--quiet", "--chunk-updates", "3"]
+    assert main(command) == 0
+    assert {path.name for path in Path("run/checkpoints").iterdir()} == {"3", "10"}
     assert signal.getsignal(signal.SIGUSR1) == handler
 
 
