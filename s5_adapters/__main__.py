@@ -4,6 +4,10 @@ That has to come before the command line is imported, since gymnax computes whil
 """
 
 import sys
+import time
+
+BEGAN = time.monotonic()
+"""When the command began, before anything that takes long is imported or waited for."""
 
 
 def main() -> int:
@@ -21,6 +25,7 @@ def main() -> int:
             return 2
     from s5_adapters import cli
 
+    cli.Train.began = BEGAN
     return cli.main()
 
 

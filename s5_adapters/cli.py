@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import tyro
 
@@ -39,6 +39,8 @@ AUTO = "auto"
 class Train(Command):
     """Train a policy; everything about the run goes into one folder."""
 
+    began: ClassVar[float | None] = None
+    """When the process did, from where --max-time counts; None for when ``run`` is called."""
     settings: Annotated[Settings, tyro.conf.arg(name="")]
     config: str | None = None
     """Where the other options start from: a JSON or TOML file, the folder of a run, "paper", or one of
@@ -63,7 +65,8 @@ class Train(Command):
     process_id: int | None = None
     """With --distributed: which of them this is, from 0."""
     max_time: str | None = None
-    """Save and stop, with exit code 0, before the command has taken so long: 3h50m, 45m, 90s."""
+    """Save and stop, with exit code 0, before the command has taken so long, starting and compiling
+    included: 3h50m, 45m, 90s."""
     run_dir: Path | None = None
     """Folder of the run, not yet used; by default runs/ENV-MEMORY-seedN, or with -2, -3, ... where that
     holds a run of another configuration."""
@@ -95,7 +98,7 @@ class Train(Command):
                 raise ValueError(
                     "distributed: expected to be started by s5-adapters or python -m s5_adapters"
                 )
-            limit = None if self.max_time is None else TimeLimit(parse_duration(self.max_time))
+            limit = None if self.max_time is None else TimeLimit(parse_duration(self.max_time), self.began)
             if self.resume not in (None, AUTO):
                 others = self.config or self.run_dir or self.match_params or self.dry_run or self.seeds
                 if self.settings.changed or others:

@@ -67,15 +67,16 @@ class TimeLimit:
     """A limit on how long a process may take, by the monotonic clock, which no one sets.
 
     Args:
-        seconds: how long, from the moment the limit is made.
+        seconds: from ``began`` on.
+        began: when, as ``time.monotonic`` gives it; None for now.
 
     Attributes:
         seconds: the whole of it, in seconds, as it was given.
     """
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float, began: float | None = None):
         self.seconds = seconds
-        self._end = time.monotonic() + seconds
+        self._end = (time.monotonic() if began is None else began) + seconds
         self._chunk = self._save = 0.0
 
     def note(self, *, chunk: float = 0.0, save: float = 0.0) -> None:

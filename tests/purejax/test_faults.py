@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from s5_adapters import __main__, cli
 from s5_adapters.cli import main
 from s5_adapters.purejax import (
     NonFiniteError,
@@ -356,6 +358,17 @@ def test_a_time_limit_leaves_room_for_the_slowest_chunk_and_checkpoint():
     assert not limit.is_near()  # 1.5 * 60 and a second
     limit.note(save=26.1)
     assert limit.is_near()
+
+
+def test_the_time_of_a_command_counts_from_its_beginning(monkeypatch):
+    """Before it imports JAX and waits for other processes."""
+    assert TimeLimit(100, time.monotonic() - 99.5).is_near()
+    began = []
+    monkeypatch.setattr(cli.Train, "began", None)
+    monkeypatch.setattr(cli, "main", lambda: began.append(cli.Train.began) or 0)
+    monkeypatch.setattr(sys, "argv", ["s5-adapters", "train"])
+    assert __main__.main() == 0
+    assert began == [__main__.BEGAN]
 
 
 @pytest.mark.parametrize(
