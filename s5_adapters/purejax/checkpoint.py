@@ -94,25 +94,20 @@ class Checkpoints:
         """
         return self._read(like, self._existing(update))
 
-    def newest_whole(self, like: State) -> tuple[int, State, list[tuple[int, ValueError]]]:
+    def newest_whole(self, like: State) -> tuple[int, State, list[ValueError]]:
         """Read the newest checkpoint that is whole; nothing in the folder changes.
 
         Args:
             like: see ``restore``.
 
         Returns:
-            Its update, the state, and the newer ones that were cut short or changed, each with what is wrong.
+            Its update, the state, and what is wrong with each newer one.
 
         Raises:
             ValueError: as ``restore`` of the latest, where no older one can be read either.
         """
-        damaged: list[tuple[int, ValueError]] = []
-        for update in reversed(self.updates()):
-            try:
-                return update, self._read(like, update), damaged
-            except ValueError as error:
-                damaged.append((update, error))
-        raise damaged[0][1] if damaged else ValueError(f"{self.directory}: no checkpoint there")
+        update, (state,), damaged = _newest_whole([self], like)
+        return update, state, [error for _, _, error in damaged]
 
     def restore_newest_whole(self, like: State) -> tuple[State, list[str]]:
         """Read the newest checkpoint that is whole, and set aside newer ones that are not.
@@ -221,6 +216,17 @@ def restore_newest_whole(folders: Sequence[Checkpoints], like: State) -> tuple[l
     Raises:
         ValueError: one line, where no update has a whole checkpoint everywhere: about the newest.
     """
+    update, states, damaged = _newest_whole(folders, like)
+    return states, [
+        f"{error}; set aside as {folder.set_aside(broken).name}, going on from update {update}"
+        for folder, broken, error in damaged
+    ]
+
+
+def _newest_whole(
+    folders: Sequence[Checkpoints], like: State
+) -> tuple[int, list[State], list[tuple[Checkpoints, int, ValueError]]]:
+    """Return the newest update that is whole everywhere, its states, and the newer ones that are damaged."""
     damaged: list[tuple[Checkpoints, int, ValueError]] = []
     for update in sorted(set.intersection(*(set(folder.updates()) for folder in folders)), reverse=True):
         states: list[State] = []
@@ -230,10 +236,7 @@ def restore_newest_whole(folders: Sequence[Checkpoints], like: State) -> tuple[l
             except ValueError as error:
                 damaged.append((folder, update, error))
         if len(states) == len(folders):
-            return states, [
-                f"{error}; set aside as {folder.set_aside(broken).name}, going on from update {update}"
-                for folder, broken, error in damaged
-            ]
+            return update, states, damaged
     raise damaged[0][2] if damaged else ValueError(f"{folders[0].directory}: no checkpoint there")
 
 

@@ -139,8 +139,13 @@ def restore_policy(
     config = read_config(run_dir)
     problem = build_problem(config.training)
     like = jax.eval_shape(lambda: config.training.init_state(problem, jax.random.key(0), jnp.float32(0)))
-    state = Checkpoints(run_dir / CHECKPOINTS_NAME).restore(like, update)
-    done = int(state.update)
+    checkpoints = Checkpoints(run_dir / CHECKPOINTS_NAME)
+    if update is None:
+        done, state, damaged = checkpoints.newest_whole(like)
+        for error in damaged:
+            report(f"{error}; passed over, taking the one after update {done}")
+    else:
+        done, state = update, checkpoints.restore(like, update)
     rows, _ = salvage_log(run_dir)  # a policy that is whole is played, whatever became of the log
     returns = [row.get("episode_return") for row in rows if row["update"] <= done]
     best = max((value for value in returns if value is not None), default=math.nan)

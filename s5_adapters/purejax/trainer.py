@@ -147,7 +147,7 @@ class Trainer:
         Args:
             run_dir: the folder of the run.
             reporter: shows progress.
-            devices: to go on on another number of devices than it was begun on; the bits are then others.
+            devices: to resume on another number of devices than it was begun on; the bits are then others.
             options: how to watch and keep it from now on; None for the ones that it was begun with.
 
         Raises:

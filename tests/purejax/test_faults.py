@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from s5_adapters import __main__, cli
+from s5_adapters import __main__, cli, load_policy
 from s5_adapters.cli import main
 from s5_adapters.purejax import (
     NonFiniteError,
@@ -227,6 +227,31 @@ def test_the_newest_whole_checkpoint_is_taken_and_it_is_said(whole, stopped, dam
     assert_same_bits(resumed.run().state, whole.state)
     assert [row["update"] for row in read_log(stopped)] == list(range(1, 11))
     assert {"8", "8.damaged", "10"} < {path.name for path in (stopped / "checkpoints").iterdir()}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["evaluate", "--episodes", "1"], ["export", "-o", "{}/policy.safetensors"]],
+    ids=lambda c: c[0],
+)
+def test_who_only_reads_passes_over_what_is_damaged_and_changes_nothing(stopped, tmp_path, capsys, command):
+    for path in files_of(stopped / "checkpoints" / "8"):
+        cut(path, random.Random(0))
+    before = files_of(stopped)
+    arguments = [word.format(tmp_path) for word in command]
+    assert main([arguments[0], str(stopped), *arguments[1:]]) == 0
+    told = capsys.readouterr()
+    (line,) = told.err.splitlines()
+    assert "checkpoints/8: not a readable checkpoint: " in line
+    assert line.endswith("; passed over, taking the one after update 6")
+    assert files_of(stopped) == before
+    if command[0] == "export":
+        assert load_policy(tmp_path / "policy.safetensors").training["updates"] == 6
+    else:
+        assert "after 6 of 10 updates" in told.out
+    assert main([arguments[0], str(stopped), *arguments[1:], "--checkpoint", "8"]) == 2
+    with pytest.warns(UserWarning, match="passed over, taking the one after update 6"):
+        assert restore_policy(stopped).update == 6
 
 
 @pytest.mark.parametrize("options", [[], ["--quiet"]])
