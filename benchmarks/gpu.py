@@ -340,7 +340,7 @@ def tuning(sizes: Sizes) -> Iterator[Row]:
                 for i, cut in enumerate(cuts)
             }
             for i, call in compiled(timed).items():
-                seconds = busy_seconds(call, SCAN_KERNELS) or seconds_of(call, sizes)
+                seconds = busy_seconds(call, is_scan) or seconds_of(call, sizes)
                 size = {"size": f"{length} x {batch} x {sizes.lanes}"}
                 row = size | {"kernel": f"{KERNELS[0]}, {kernel}"} | cuts[int(i)]
                 yield row | {"kernels_us": 1e6 * seconds / sizes.repeats}
@@ -503,11 +503,16 @@ def kernels_of(call: Callable[[], Any]) -> list[tuple[float, float, str]]:
     )
 
 
-def busy_seconds(call: Callable[[], Any], named: Sequence[str] = ("",)) -> float:
-    """Measure the seconds in which kernels of these names run, overlaps once; 0 on a CPU."""
+def is_scan(kernel: str) -> bool:
+    """Tell whether a kernel is the recurrence's, by its name in a trace."""
+    return any(part in kernel for part in SCAN_KERNELS)
+
+
+def busy_seconds(call: Callable[[], Any], counts: Callable[[str], bool] = bool) -> float:
+    """Measure the seconds in which those of a call's kernels run that count, overlaps once; 0 on a CPU."""
     busy, until = 0.0, 0.0
     for start, duration, name in kernels_of(call):
-        if any(part in name for part in named):
+        if counts(name):
             busy += max(0.0, start + duration - max(start, until))
             until = max(until, start + duration)
     return busy / 1e6
@@ -525,7 +530,7 @@ def device_shares(call: Callable[[], Any]) -> Row:
     longest = sorted(totals.items(), key=lambda item: -item[1][1])[:40]
     wall = max(ts + dur for ts, dur, _ in kernels) - min(ts for ts, _, _ in kernels)
     busy = sum(dur for _, dur, _ in kernels)
-    scans = sum(dur for _, dur, name in kernels if any(part in name for part in SCAN_KERNELS))
+    scans = sum(dur for _, dur, name in kernels if is_scan(name))
     return {
         "scan_share": scans / wall,
         "idle_share": max(0.0, 1 - busy / wall),

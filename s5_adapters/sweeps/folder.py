@@ -88,18 +88,15 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 def read_failures(folder: Path) -> dict[str, str]:
     """Find the wanted runs of a folder without a result: by name, why, or the last line that each printed."""
-    failures = {}
-    for name in _read_sweep(folder)[1]:
-        log = log_file(folder, name)
-        if not result_file(folder, name).exists():
-            failures[name] = (
-                "not run yet"
-                if not log.exists()
-                else "interrupted, or under way"
-                if description_file(folder, name).exists()
-                else last_line(log)
-            )
-    return failures
+    wanted = _read_sweep(folder)[1]
+    return {name: _why(folder, name) for name in wanted if not result_file(folder, name).exists()}
+
+
+def _why(folder: Path, name: str) -> str:
+    log = log_file(folder, name)
+    if not log.exists():
+        return "not run yet"
+    return "interrupted, or under way" if description_file(folder, name).exists() else last_line(log)
 
 
 def last_line(log: Path) -> str:

@@ -15,11 +15,10 @@ def entries(scale: Scale) -> tuple[Entry, ...]:
     """Return an entry for every memory."""
     config = read_preset(_PRESETS[scale]).training
     assert isinstance(config, PPOConfig)
-    return tuple(_entry(with_memory(config, memory), memory, scale) for memory in MEMORIES)
-
-
-def _entry(config: PPOConfig, memory: str, scale: Scale) -> Entry:
-    return adapting("MetaDMC", config, memory=memory, setting=scale, held_out=True)
+    return tuple(
+        adapting("MetaDMC", with_memory(config, memory), memory=memory, setting=scale, held_out=True)
+        for memory in MEMORIES
+    )
 
 
 EXPERIMENT = Experiment(
