@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+import jax
+
 from s5_adapters.cli import main as s5_adapters
 from s5_adapters.core.files.weights import load_policy, write_whole
 from s5_adapters.purejax.restore import from_file
@@ -24,21 +26,28 @@ LARGEST: Final = 1_000_000
 """Bytes of a file."""
 
 SMALL: Final = "--num-envs 64 --num-steps 104 --evaluate-every 25"
-MASKED: Final = "--env-kwargs action_mask=true"
+CARDS: Final = "--gamma 0.9 --gae-lambda 0.8 --entropy-coef 0.01"
+"""Where an answer is rewarded at once."""
+MASKED: Final = "--env-kwargs action_mask=true --entropy-coef 0.01"
+CHAIN: Final = "--num-steps 65 --gamma 0 --gae-lambda 0 --normalize-observations"
 TASKS: Final = {
-    "repeat-first-easy": "--env RepeatFirstEasy --total-steps 1e6",
-    "repeat-previous-easy": "--env RepeatPreviousEasy --total-steps 1e6",
-    "repeat-previous-medium": "--env RepeatPreviousMedium --total-steps 1e7 --memory-config dt_min=0.001",
-    "autoencode-easy": "--env AutoencodeEasy --total-steps 5e6",
-    "count-recall-easy": "--env CountRecallEasy --total-steps 5e6",
-    "higher-lower-easy": "--env HigherLowerEasy --total-steps 2e6",
-    "position-only-cartpole": "--env PositionOnlyCartPoleMedium --total-steps 2e6",
-    "velocity-only-cartpole": "--env VelocityOnlyCartPoleMedium --total-steps 2e6",
-    "noisy-position-only-cartpole": "--env NoisyPositionOnlyCartPoleEasy --total-steps 3e6",
-    "position-only-pendulum": "--env PositionOnlyPendulumMedium --total-steps 5e6 --normalize-rewards",
-    "multiarmed-bandit-easy": "--env MultiarmedBanditEasy --total-steps 3e6",
+    "battleship-easy-masked": f"--env BattleshipEasy {MASKED} --total-steps 3e6",
+    "count-recall-easy": f"--env CountRecallEasy {CARDS} --total-steps 6e6",
+    "higher-lower-easy": f"--env HigherLowerEasy {CARDS} --total-steps 2e6",
+    "memory-chain-64": f"--env MemoryChain-bsuite --env-kwargs memory_length=64 {CHAIN} --total-steps 1e6",
     "minesweeper-easy-masked": f"--env MineSweeperEasy {MASKED} --total-steps 5e6",
-    "battleship-easy-masked": f"--env BattleshipEasy {MASKED} --total-steps 5e6",
+    "multiarmed-bandit-easy": f"--env MultiarmedBanditEasy {CARDS} --total-steps 3e6",
+    "noisy-position-only-cartpole": "--env NoisyPositionOnlyCartPoleEasy --total-steps 3e6",
+    "position-only-cartpole": "--env PositionOnlyCartPoleMedium --total-steps 2e6",
+    "position-only-pendulum": "--env PositionOnlyPendulumMedium --total-steps 3e6 --normalize-rewards",
+    "repeat-first-easy": (
+        f"--env RepeatFirstEasy {CARDS} --total-steps 3e6 --memory-config dt_min=0.001 dt_max=0.1"
+    ),
+    "repeat-previous-easy": f"--env RepeatPreviousEasy {CARDS} --total-steps 1e6",
+    "repeat-previous-medium": (
+        f"--env RepeatPreviousMedium {CARDS} --total-steps 8e6 --memory-config dt_min=0.003 dt_max=0.1"
+    ),
+    "velocity-only-cartpole": "--env VelocityOnlyCartPoleMedium --total-steps 2e6",
 }
 """Options of `s5-adapters train` after `SMALL`."""
 
@@ -61,14 +70,16 @@ def make(name: str, folder: Path) -> None:
 
 
 def score(path: Path, episodes: int) -> dict[str, Any]:
-    """Play one policy."""
+    """Play one policy, and its network with random weights: nearly even choices among what is allowed."""
     policy = from_file(path)
     result = policy.evaluate(episodes, seed=0)
+    untrained = policy._replace(params=policy.problem.net.init(jax.random.key(0)), obs_stats=None)
     return {
         "env_id": policy.config.training.env_id,
         "episodes": episodes,
         "mean_return": result.mean,
         "standard_error": result.standard_error,
+        "untrained_return": untrained.evaluate(episodes, seed=0).mean,
         "steps": load_policy(path).training["steps"],
     }
 
@@ -78,16 +89,18 @@ def table(scores: dict[str, dict[str, Any]]) -> str:
     lines = [
         "# Trained policies",
         "",
-        "Made by `python scripts/zoo.py`, which holds the options of each; returns are of fresh episodes.",
+        "Made by `python scripts/zoo.py`, which holds the options of each. Returns are of fresh episodes,",
+        "with their standard error; beside them that of the same network with random weights.",
         "`s5-adapters evaluate FILE --render out.gif` plays one, and every ecosystem loads them",
         "([portable weights](../../docs/weights.md)).",
         "",
-        "| file | environment | steps | return | episodes |",
-        "|---|---|---|---|---|",
+        "| file | environment | steps | return | untrained | episodes |",
+        "|---|---|---|---|---|---|",
     ]
     for name, told in sorted(scores.items()):
         mean = f"{told['mean_return']:.3f} ± {told['standard_error']:.3f}"
-        row = f"`{name}.safetensors`", told["env_id"], f"{told['steps']:,}", mean, str(told["episodes"])
+        untrained, episodes = f"{told['untrained_return']:.3f}", str(told["episodes"])
+        row = f"`{name}.safetensors`", told["env_id"], f"{told['steps']:,}", mean, untrained, episodes
         lines.append(f"| {' | '.join(row)} |")
     return "\n".join([*lines, ""])
 

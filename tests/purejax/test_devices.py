@@ -1,7 +1,6 @@
 """A run split over virtual devices: one device's numbers, sums alone between them, resumed on any number."""
 
 import json
-import os
 import subprocess
 import sys
 from typing import Any
@@ -11,17 +10,15 @@ import pytest
 from s5_adapters.purejax import A2CConfig, PPOConfig, RunConfig, Trainer, read_config
 from s5_adapters.purejax.run_folder import write_config
 from s5_adapters.purejax.split import Split, split_of
+from tests.compilation import environment_of
 from tests.documents import CHECKOUT
 from tests.purejax import test_multi_task  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 
 
 def on_eight_devices(*arguments: str) -> Any:
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
     program = [sys.executable, "-m", "tests.purejax.devices_program", *arguments]
-    result = subprocess.run(
-        program, cwd=CHECKOUT, env=os.environ | {"XLA_FLAGS": flags}, capture_output=True, text=True
-    )
+    result = subprocess.run(program, cwd=CHECKOUT, env=environment_of(8), capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 

@@ -1,7 +1,6 @@
 """SIGKILL at random moments, the same command each time: the bits of a run that nobody disturbed."""
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -18,6 +17,7 @@ from s5_adapters.purejax import RunConfig
 from s5_adapters.purejax.checkpoint import Checkpoints
 from s5_adapters.purejax.logging import read_log
 from s5_adapters.purejax.training import Programs
+from tests.compilation import environment_of, quick_environment
 from tests.documents import CHECKOUT
 from tests.purejax.helpers import assert_same_bits, small_config
 from tests.purejax.test_faults import cut, files_of, flip
@@ -29,12 +29,11 @@ CONFIG = small_config(num_envs=8, total_steps=8 * 8 * UPDATES, normalize_observa
 class Command:
     """The command that a scheduler gives again and again."""
 
-    def __init__(self, folder: Path, devices: int):
+    def __init__(self, folder: Path, devices: int, environment: dict[str, str]):
         self.file = folder / "run.json"
         run = RunConfig(CONFIG, 3, devices=devices).to_dict()
         self.file.write_text(json.dumps(run | {"checkpoint_every": 20, "chunk_updates": 5}))
-        flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_parallel_codegen_split_count=1"
-        self.environment = os.environ | {"XLA_FLAGS": flags}
+        self.environment = environment
 
     def start(self, run_dir: Path) -> "subprocess.Popen[str]":
         command = [sys.executable, "-m", "s5_adapters.cli", "train", "--config", str(self.file)]
@@ -105,7 +104,7 @@ def test_a_killed_run_goes_on_with_the_same_bits(tmp_path, devices, kills, damag
     With ``damages`` a file of the newest checkpoint is cut or flipped before each resumption too.
     """
     draw = random.Random(kills + devices)
-    command = Command(tmp_path, devices)
+    command = Command(tmp_path, devices, environment_of(devices) if kills > 1 else quick_environment(devices))
     began = time.monotonic()
     command.finish(tmp_path / "whole")
     whole_seconds = time.monotonic() - began

@@ -1,7 +1,6 @@
 """Two real processes of four virtual devices train one run; where one dies the other ends, and both go on."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from s5_adapters.purejax.processes import Decision, agree, are_several, first_nu
 from s5_adapters.purejax.run_folder import CONFIG_NAME
 from s5_adapters.purejax.split import Split
 from s5_adapters.purejax.split_programs import SplitPrograms
+from tests.compilation import quick_environment
 from tests.documents import CHECKOUT
 from tests.purejax.helpers import same_bits, small_config
 
@@ -42,8 +42,7 @@ class TwoProcesses:
     """``train --distributed`` twice, on loopback."""
 
     def __init__(self, config_file: Path, run_dir: Path, *options: str, devices: int = 4):
-        flags = f"--xla_force_host_platform_device_count={devices} --xla_cpu_parallel_codegen_split_count=1"
-        environment = os.environ | {"XLA_FLAGS": flags, "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
+        environment = quick_environment(devices)
         address = f"localhost:{free_port()}"
         self.processes = [
             subprocess.Popen(
