@@ -33,8 +33,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile quickly in the modules that carry the mark."""
-    if request.node.get_closest_marker("quick_compilation") is None:
+    """Compile quickly, but in the modules that carry the other mark."""
+    if request.node.get_closest_marker("full_compilation") is not None:
         yield
         return
     from tests.compilation import quick_compilation

@@ -18,7 +18,7 @@ from s5_adapters.rllib import S5PPOConfig, register_envs
 from s5_adapters.sb3 import JaxVecEnv, S5MaskableRecurrentPPO
 from tests.guarded import LENGTH
 
-pytestmark = [pytest.mark.slow, *quiet_ray]
+pytestmark = [pytest.mark.slow, pytest.mark.full_compilation, *quiet_ray]
 
 STEPS = 100_000
 LEARNED = 0.9

@@ -11,7 +11,6 @@ import sb3_meta_cartpole
 from _rllib import TINY, local_ray, quiet_ray
 
 from s5_adapters.adaptation.curves import Question, ask
-from tests.compilation import quick_compilation
 
 pytestmark = quiet_ray
 
@@ -21,17 +20,16 @@ RETURNS = pytest.approx(1.0)
 
 
 def test_in_the_trainer(tmp_path: Path) -> None:
-    with quick_compilation():
-        run = meta_cartpole.train(
-            tmp_path / "run",
-            env_kwargs={"previous_action": True, **ENV},
-            memory_config={"d_model": 8, "d_state": 8, "n_layers": 1},
-            encoder=(8,),
-            num_envs=8,
-            num_steps=4,
-            total_steps=64,
-        )
-        (found,) = ask([run], Question(num_tasks=2))[1]
+    run = meta_cartpole.train(
+        tmp_path / "run",
+        env_kwargs={"previous_action": True, **ENV},
+        memory_config={"d_model": 8, "d_state": 8, "n_layers": 1},
+        encoder=(8,),
+        num_envs=8,
+        num_steps=4,
+        total_steps=64,
+    )
+    (found,) = ask([run], Question(num_tasks=2))[1]
     assert found.by_trial.mean.tolist() == [RETURNS, RETURNS]
 
 

@@ -19,6 +19,7 @@ SCORES = json.loads((ZOO / "scores.json").read_text())
 
 pytestmark = [
     pytest.mark.slow,  # trains for about a minute, plays for ten
+    pytest.mark.full_compilation,
     pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env-v0:UserWarning"),
 ]

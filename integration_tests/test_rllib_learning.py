@@ -45,8 +45,7 @@ def test_the_new_stack_learns(env: str, runners: int) -> None:
     assert best_return(rllib_train.new_stack(env, runners), env) >= 0.9
 
 
-@pytest.mark.parametrize(
-    "env", [pytest.param("RepeatPreviousEasy", marks=pytest.mark.slow), "PositionOnlyCartPoleEasy"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("env", ["RepeatPreviousEasy", "PositionOnlyCartPoleEasy"])
 def test_the_old_stack_learns(env: str) -> None:
     assert best_return(rllib_train.old_stack(env, 0), env) >= 0.9

@@ -24,6 +24,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize, VecTrans
 import s5_adapters.sb3  # noqa: F401  (registers the policies)
 from s5_adapters.sb3 import S5RecurrentPPO
 
+pytestmark = pytest.mark.full_compilation
+
 th.set_num_threads(1)
 
 BOTH = pytest.mark.parametrize("algorithm", [RecurrentPPO, S5RecurrentPPO])

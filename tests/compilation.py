@@ -31,7 +31,7 @@ def environment_of(devices: int) -> dict[str, str]:
 
 @contextmanager
 def quick_compilation() -> Iterator[None]:
-    """Compile in a quarter of the time, to slower code; a module asks by `pytest.mark.quick_compilation`."""
+    """Compile in a quarter of the time, to slower code, unless a module is marked `full_compilation`."""
     before = jax.config.read("jax_disable_most_optimizations")
     options = compiler.get_compile_options
 

@@ -54,9 +54,6 @@ for name, factory in {
         s5_envs.register(name, factory)
 
 
-pytestmark = pytest.mark.quick_compilation
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """A run of which nothing is learned yet, the same with another seed, and with another learning rate."""

@@ -47,9 +47,6 @@ SMALL = [
 ]
 
 
-pytestmark = pytest.mark.quick_compilation
-
-
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -40,9 +40,6 @@ LAYERS = {"encoder": [6], "actor_torso": [7], "critic_torso": [5]}
 OLD_WORDS: dict[str, Any] = {"d_model": 8, **LAYERS, "max_seq_len": 6}
 
 
-pytestmark = pytest.mark.quick_compilation
-
-
 # --- the same words -----------------------------------------------------------------------------------
 
 

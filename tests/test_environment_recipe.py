@@ -18,7 +18,6 @@ from s5_adapters.cli import main
 from s5_adapters.purejax import Trainer
 from s5_envs import gymnasium as gymnasium_side
 from s5_envs import registration
-from tests.compilation import quick_compilation
 from tests.purejax.helpers import small_config
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "add-an-environment.md"
@@ -31,8 +30,7 @@ def recipe() -> Iterator[None]:
     before = dict(registration._registry)
     definition, _ = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
     exec(compile(definition, str(PAGE), "exec", dont_inherit=True), {"__name__": "recipe"})
-    with quick_compilation():
-        yield
+    yield
     registration._registry.clear()
     registration._registry.update(before)
     for name in ("TMaze", "TMazeLong"):

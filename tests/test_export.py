@@ -24,7 +24,6 @@ from tests.portable import in_rllib, make_policy
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 1, "net_arch": [4]}
 
 pytestmark = [
-    pytest.mark.quick_compilation,
     pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),
 ]
 

@@ -44,7 +44,6 @@ FOLDER = Path(__file__).parent / "formats" / "9a225f5"
 # Ray forks before it executes its own programs, where nothing of JAX is used; and it leaves files and
 # sockets to the garbage collector, which pytest reports as unraisable.
 pytestmark = [
-    pytest.mark.quick_compilation,
     pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),
     pytest.mark.filterwarnings("ignore:.*Overriding environment rllib-single-agent-env-v0:UserWarning"),
     pytest.mark.filterwarnings(r"ignore:.[\w.]+. .*deprecated:DeprecationWarning"),

@@ -20,8 +20,6 @@ onnx = pytest.importorskip("onnx")
 
 from s5_adapters.onnx import export_onnx  # noqa: E402
 
-pytestmark = pytest.mark.quick_compilation
-
 STEPS, BATCH = 500, 3
 
 

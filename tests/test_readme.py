@@ -11,7 +11,6 @@ import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Discrete
 from s5_adapters.core.files.weights import Policy, save_policy
-from tests.compilation import quick_compilation
 from tests.documents import CHECKOUT, DOCS, python_blocks
 
 README = (CHECKOUT / "README.md").read_text()
@@ -48,8 +47,7 @@ def test_jitted_trainer_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None
     source = snippet_with("make_train(PPOConfig(")
     small = source.replace('memory="s5")', 'memory="s5", num_envs=4, num_steps=8, total_steps=64)')
     assert small != source
-    with quick_compilation():
-        exec(compile(small, "README.md", "exec"), {})
+    exec(compile(small, "README.md", "exec"), {})
     assert len(capsys.readouterr().out.strip("[] \n").split()) == 8
 
 

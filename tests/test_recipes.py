@@ -22,7 +22,6 @@ from s5_adapters.core import make_memory
 from s5_adapters.core.memories import memory as registry
 from s5_adapters.purejax import PPOConfig, RunOptions, Trainer, restore_policy
 from s5_adapters.purejax.algorithms import algorithm as algorithms
-from tests.compilation import quick_compilation
 from tests.purejax.helpers import assert_same_bits, small_config
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -83,9 +82,8 @@ def test_a_recipe_trains_by_its_name(use: str) -> None:
 
     names: dict[str, Any] = {"shrink": shrink}
     source = use.replace("Trainer(config)", "Trainer(shrink(config))")
-    with quick_compilation():
-        exec(compile(source, str(PAGE), "exec", dont_inherit=True), names)
-        fresh = Trainer(shrunk[0])
+    exec(compile(source, str(PAGE), "exec", dont_inherit=True), names)
+    fresh = Trainer(shrunk[0])
     assert shrunk[0].memory == "averages"
     moved = jax.tree.map(
         lambda one, other: float(jnp.abs(one - other).max()),
@@ -149,8 +147,7 @@ def reinforce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(tmp_path)
     import my_algorithms  # type: ignore[import-not-found]
 
-    with quick_compilation():
-        yield my_algorithms.Reinforce
+    yield my_algorithms.Reinforce
     sys.modules.pop("my_algorithms", None)
     algorithms._REGISTRY.clear()
     algorithms._REGISTRY.update(before)

@@ -42,7 +42,6 @@ from s5_adapters.sweeps.processes import Job, run_jobs
 from s5_adapters.sweeps.statistics import stratified_estimate
 from s5_envs.in_context.meta_dmc import TASKS
 from s5_envs.listing import registry_table
-from tests.compilation import quick_compilation
 from tests.purejax.helpers import small_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -214,7 +213,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Run:
             shutil.copytree(folder / "run", folder / "killed")
         return saved
 
-    with quick_compilation(), pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train.Trainer, "save", save_and_copy)
         return Run(train.run(CELL, folder / "run"), folder / "killed")
 
@@ -301,8 +300,7 @@ def test_a_report_is_of_one_experiment(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_all_seeds_in_one_program_give_what_they_give_alone(whole: Run, tmp_path: Path) -> None:
-    with quick_compilation():
-        together = train.run(Cell(CELL.entry, (1, 0), "gpu"), tmp_path)
+    together = train.run(Cell(CELL.entry, (1, 0), "gpu"), tmp_path)
     assert [run["seed"] for run in together["runs"]] == [1, 0]
     one, other = together["runs"][1], whole.result["runs"][0]
     assert one["steps"] == other["steps"] == 2048
@@ -393,15 +391,13 @@ def test_scaling_measures_a_memory_and_says_what_does_not_fit(
     config = {"d_model": 8, "d_state": 8, "n_layers": 1}
     work = {"memory": "s5", "memory_config": config, "length": 16, "batch": 2}
     cell = Cell(Entry("length-128", "s5", "small", "scaling", work, position=16), (0,), "cpu")
-    with quick_compilation():
-        result = scaling.run(cell, tmp_path)
+    result = scaling.run(cell, tmp_path)
     assert result["fits"]
     assert result["training_ns_per_step"] == pytest.approx(1e9 * result["training_seconds"] / 32)
     assert result["acting_us"] > 0
     assert result["state_bytes"] == 4 * result["state_numbers"] == 4 * 8
     monkeypatch.setattr(scaling, "available_bytes", lambda device: 0)
-    with quick_compilation():
-        assert scaling.run(cell, tmp_path)["fits"] is False
+    assert scaling.run(cell, tmp_path)["fits"] is False
 
     whole = {"cell": cell.to_dict(), **WHERE, **result}
     (tmp_path / "runs").mkdir()
@@ -649,8 +645,7 @@ def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
     )
     entry = adapting("MetaCartPole", config, memory="gru", setting="small", trials=4)
     monkeypatch.setattr(adapt, "TASKS", 3)
-    with quick_compilation():
-        found = adapt.run(Cell(entry, (1,), "cpu"), tmp_path / "run")
+    found = adapt.run(Cell(entry, (1,), "cpu"), tmp_path / "run")
     (run,) = found["runs"]
     (family,) = run["families"]
     assert (family["split"], family["family"]) == ("training", "MetaCartPole")

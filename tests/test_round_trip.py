@@ -28,8 +28,6 @@ from tests.portable import (
 )
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 STEPS = 500
 
 

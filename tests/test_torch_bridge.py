@@ -20,8 +20,6 @@ from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from s5_adapters.torch_bridge import Buckets, JaxModule, arrays, jax2torch, to_jax, to_torch
 
-pytestmark = pytest.mark.quick_compilation
-
 torch.set_num_threads(1)
 
 

@@ -22,7 +22,7 @@ torch.set_num_threads(1)
 
 # Torch warns of itself: its roads to a trace are deprecated (people take them: SB3's export recipe does), its
 # forward mode scripts a decomposition, and its compiler reads the gradient of what is no leaf.
-pytestmark = [pytest.mark.quick_compilation] + [
+pytestmark = [
     pytest.mark.filterwarnings(f"ignore:{text}")
     for text in (
         "`torch.jit.trace` is deprecated",

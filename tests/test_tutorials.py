@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from s5_adapters import PPOConfig
-from tests.compilation import quick_compilation
 from tests.documents import run_small
 
 
@@ -25,16 +24,14 @@ def test_stable_baselines3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         "range(500)": "range(5)",
     }
     try:
-        with quick_compilation():
-            names = run_small("tutorials/sb3.md", sizes)
+        names = run_small("tutorials/sb3.md", sizes)
     finally:
         torch.set_num_threads(threads)
     assert names["action"].shape == (32,)
 
 
 def test_purejaxrl() -> None:
-    with quick_compilation():
-        names = run_small("tutorials/purejaxrl.md", {"128": "16", "500_000": "128"})
+    names = run_small("tutorials/purejaxrl.md", {"128": "16", "500_000": "128"})
     assert names["result"].metrics["episode_return"].shape == (2,)
     # What the page's table of ppo_rnn.py's arguments leaves out is this package's default there too.
     assert PPOConfig().clip_value_loss

@@ -13,6 +13,8 @@ from s5_adapters.core.memories.chunks import FULL_STEPS, LEAST_ROWS, run_in_chun
 from s5_adapters.core.xla.recompute import after, recomputed
 from tests.marks import slow
 
+pytestmark = pytest.mark.full_compilation
+
 WIDTH, LENGTH, BATCH = 32, 512, 4
 ARRAY_BYTES = LENGTH * BATCH * WIDTH * 4
 

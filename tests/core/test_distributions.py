@@ -12,8 +12,6 @@ import pytest
 
 from s5_adapters.core import Box, Discrete, MultiDiscrete, distribution
 
-pytestmark = pytest.mark.quick_compilation
-
 BOX = Box(low=(-1.0, -2.0), high=(1.0, math.inf))
 
 

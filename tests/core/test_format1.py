@@ -13,8 +13,6 @@ from s5_adapters.core import ActorCritic, ActorCriticConfig, Box
 from s5_adapters.core.files.format1 import from_format_1, name_in_format_1
 from s5_adapters.core.files.weights import Policy
 
-pytestmark = pytest.mark.quick_compilation
-
 CONFIG = ActorCriticConfig(
     obs_shape=(3,),
     action=Box((-1.0,), (1.0,)),

@@ -25,8 +25,6 @@ from s5_adapters.core.files.stablehlo import export_stablehlo
 from s5_adapters.core.files.weights import Policy, load_policy, require_same_network, save_policy
 from s5_adapters.core.network.masks import MASKED, mask_inputs
 
-pytestmark = pytest.mark.quick_compilation
-
 SIZES = {"d_model": 8, "d_state": 8, "n_layers": 1}
 
 

@@ -16,8 +16,6 @@ from s5_adapters.core.recurrence.convolution import causal_convolution
 from .reference import relative_error
 from .s5_reference import activate, layer_norm, sigmoid
 
-pytestmark = pytest.mark.quick_compilation
-
 Array = np.ndarray[Any, Any]
 LENGTH, BATCH, WIDTH = 19, 3, 5
 SMALL: dict[str, dict[str, Any]] = {

@@ -18,8 +18,6 @@ from s5_adapters.core import Memory, make_memory, memory_names, register_memory
 from s5_adapters.core.memories import memory as registry
 from tests.marks import slow
 
-pytestmark = pytest.mark.quick_compilation
-
 LENGTH, BATCH, WIDTH = 24, 2, 5
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}
 # A context that holds every sequence below with what came before it: beyond it attention forgets.

@@ -13,8 +13,6 @@ import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, Discrete, MultiDiscrete, distribution
 
-pytestmark = pytest.mark.quick_compilation
-
 TOPOLOGIES = ("shared", "shared_detached", "separate", "none")
 LENGTH, BATCH, OBS = 10, 2, 5
 TOLERANCE = {"rtol": 2e-5, "atol": 2e-5}

@@ -8,6 +8,8 @@ from flax import linen as nn
 
 from s5_adapters.core.xla import rows
 
+pytestmark = pytest.mark.full_compilation
+
 
 def normal(*shape):
     return jnp.asarray(np.random.default_rng(sum(shape)).normal(size=shape), jnp.float32)

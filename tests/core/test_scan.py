@@ -23,6 +23,8 @@ from tests.marks import slow
 
 from .reference import recurrence, recurrence_gradients, relative_error
 
+pytestmark = pytest.mark.full_compilation
+
 METHODS = ("sequential", "associative", "chunked")
 VARYING = ("sequential", "associative")
 VALUE_TOLERANCE = 1e-5

@@ -21,8 +21,6 @@ from .gpu_code import lower_for_cuda, problem_shapes
 from .reference import recurrence, recurrence_gradients, relative_error
 from .test_scan_pallas import plain, problem
 
-pytestmark = pytest.mark.quick_compilation
-
 # Whole groups of lanes and a number of steps that is no multiple of a block's; one group for all sequences,
 # and time cut into a whole segment and a shorter one.
 CASES = {(3, 2, 1, 128): {"steps": 2}, (5, 3, 2, 5): {"steps": 2, "segment": 4}}

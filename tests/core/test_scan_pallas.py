@@ -18,8 +18,6 @@ from s5_adapters.core.xla import platform
 from .gpu_code import TRITON_CALL, lower_for_cuda, problem_shapes, triton_ir
 from .reference import recurrence, recurrence_gradients, relative_error
 
-pytestmark = pytest.mark.quick_compilation
-
 # Few steps a block keep the interpreter's program small; lengths then cover blocks, a remainder, and neither.
 STEPS = 4
 SIZES = [(1, 1, 1, 1), (7, 3, 2, 5), (6, 2, 2, 33), (11, 70, 1, 1)]

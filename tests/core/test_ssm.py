@@ -16,8 +16,6 @@ from tests.marks import slow
 from . import s5_reference
 from .reference import relative_error
 
-pytestmark = pytest.mark.quick_compilation
-
 SMALL = {"d_model": 6, "d_state": 8, "n_layers": 2}
 VARIANTS: list[dict[str, Any]] = [
     {},

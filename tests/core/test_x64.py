@@ -9,7 +9,6 @@ import pytest
 
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, make_memory
 from s5_adapters.core.memories.memory import memory_names
-from tests.compilation import quick_compilation
 
 CONFIGS = [(name, {"d_model": 8, "n_layers": 2}) for name in memory_names()] + [
     ("s5", {"d_model": 8, "norm": "pre", "gtrxl_norm": True, "discretization": "bilinear"})
@@ -53,10 +52,9 @@ def test_a_memory_has_the_values_that_it_has_without(name: str) -> None:
         run, x = _run(name, {"d_model": 8, "n_layers": 1}, dtype)
         return jax.jit(run)(x)
 
-    with quick_compilation():
-        narrow = values(np.float32)
-        with jax.enable_x64(True):
-            wide = values(np.float64)
+    narrow = values(np.float32)
+    with jax.enable_x64(True):
+        wide = values(np.float64)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), wide, narrow)
 
 

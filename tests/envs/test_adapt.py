@@ -20,8 +20,6 @@ from s5_envs.adapt import Adapted
 from tests.envs.elsewhere import FAULTS, LENGTH, Columns, FiveValues, Plain, Vendored, faulty
 from tests.marks import slow
 
-pytestmark = pytest.mark.quick_compilation
-
 _numbers = itertools.count()
 
 

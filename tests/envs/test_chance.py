@@ -15,8 +15,6 @@ from s5_envs.popgym import bitboard
 from s5_envs.popgym.cards import draw_card, fresh_deck, remove_card
 from tests.envs.reference import REFERENCES
 
-pytestmark = pytest.mark.quick_compilation
-
 SIGMAS = 5.0  # a sound test fails once in two million comparisons
 
 

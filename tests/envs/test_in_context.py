@@ -20,8 +20,6 @@ from s5_envs.spaces import to_gymnasium
 from tests.envs.echo import Echo
 from tests.marks import slow
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def play(env: Any, actions: Any, params: Any = None, key: Any = None) -> Any:
     """Reset and step through ``actions``: what was returned, ``(T + 1, ...)`` and ``(T, ...)``, as numpy."""

@@ -18,8 +18,6 @@ from s5_envs.popgym import LabyrinthEscape, LabyrinthExplore, bitboard, maze
 from s5_envs.popgym.labyrinth import NO_ACTION
 from tests.marks import slow
 
-pytestmark = pytest.mark.quick_compilation
-
 MOVES = ((0, -1), (0, 1), (-1, 0), (1, 0))
 FAMILIES = (LabyrinthEscape, LabyrinthExplore)
 SMALL = tuple(family(size=6, max_episode_length=40) for family in FAMILIES)

@@ -13,8 +13,6 @@ import pytest
 import s5_envs
 from s5_envs.batch import reset_batch, step_batch
 
-pytestmark = pytest.mark.quick_compilation
-
 NUM_ENVS = 16
 
 

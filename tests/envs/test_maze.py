@@ -16,8 +16,6 @@ from scipy import stats
 
 from s5_envs.popgym import bitboard, maze
 
-pytestmark = pytest.mark.quick_compilation
-
 SIZES = (5, 7, 9)  # the registered labyrinths' cells along a side
 
 

@@ -12,8 +12,6 @@ import pytest
 
 import s5_envs
 
-pytestmark = pytest.mark.quick_compilation
-
 
 class Transcription:
     """Meta StatelessCartPole, written from the released code's rules, one task at a time.

@@ -16,8 +16,6 @@ from s5_envs import Family, MultiTask, PreviousReward, ScaleReward, Trials
 from s5_envs.base import EnvParams
 from tests.envs.echo import Echo
 
-pytestmark = pytest.mark.quick_compilation
-
 LONG, SHORT = EnvParams(max_steps_in_episode=100), EnvParams(max_steps_in_episode=2)
 WIDTH = 6  # of Echo's five numbers and the reward
 

@@ -18,8 +18,6 @@ from s5_envs.optimal import best_action, plan_labyrinth
 from tests.envs.record_traces import record_family
 from tests.envs.reference import REFERENCES
 
-pytestmark = pytest.mark.quick_compilation
-
 SEED = 52_000
 PERFECT = {
     "autoencode": "Easy",

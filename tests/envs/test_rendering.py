@@ -33,8 +33,6 @@ from s5_envs.popgym import (
 )
 from s5_envs.rendering import scenes
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def play(env, hidden, actions, draws=None):
     """States from the one that ``hidden`` begins, a step for each action, with the draws given."""

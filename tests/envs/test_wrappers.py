@@ -14,8 +14,6 @@ import s5_envs
 from s5_envs import spaces
 from s5_envs.base import Environment, EnvParams, EnvState
 
-pytestmark = pytest.mark.quick_compilation
-
 
 class Countdown(Environment):
     """Shows 10 * its own time, terminates at step 3; truncated instead where the limit is lower."""

@@ -34,8 +34,6 @@ from s5_adapters.purejax.rollout import Carry, Episodes, Transitions, advantages
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def small_a2c(**overrides: Any) -> A2CConfig:
     """``small_config`` for A2C."""

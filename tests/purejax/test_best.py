@@ -19,8 +19,6 @@ from s5_adapters.purejax.evaluate import Evaluation
 from s5_adapters.purejax.restore import from_file
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def test_the_best_evaluated_policy_is_kept_and_played(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any

@@ -7,8 +7,6 @@ import pytest
 from s5_adapters.purejax.checkpoint import Checkpoints
 from tests.purejax.helpers import assert_same_bits
 
-pytestmark = pytest.mark.quick_compilation
-
 
 class Anything(NamedTuple):
     params: dict[str, Any]

@@ -14,8 +14,6 @@ from s5_adapters.purejax.progress import Silent
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 RUN = RunConfig(small_config())
 OTHER = RunConfig(small_config(gamma=0.5))
 

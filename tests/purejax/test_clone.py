@@ -22,8 +22,6 @@ from s5_envs.optimal import best_action
 from tests import guarded  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def best_play(env_id: str, num_episodes: int, length: int, *, seed: int = 0) -> Episodes:
     """Whole episodes of the best-known play, each in an environment of its own."""

@@ -13,8 +13,6 @@ from tests.envs.elsewhere import Plain
 from tests.purejax.environments import HiddenBit
 from tests.purejax.helpers import assert_same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 @dataclass(frozen=True)
 class OldHiddenBit(HiddenBit):

@@ -7,8 +7,6 @@ from s5_adapters.purejax.evaluate import _reset, act
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 @pytest.fixture(scope="module")
 def problem_and_params():

@@ -38,8 +38,6 @@ from s5_adapters.purejax.run_folder import RunConfig, write_config
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 SEED = 3
 EVERY_TWO = RunOptions(chunk_updates=1, checkpoint_every=2)
 

@@ -14,8 +14,6 @@ from s5_adapters.purejax import A2CConfig, PPOConfig
 from s5_adapters.purejax.problem import build_problem
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def moved(config: Any) -> dict[str, float]:
     """How far one gradient step moves each part, at most, where every gradient is 1."""

@@ -4,8 +4,6 @@ import pytest
 
 from s5_adapters.purejax.logging import RunLog, read_log
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def test_rows_come_back_and_what_is_not_finite_is_null(tmp_path):
     with RunLog(tmp_path) as log:

@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from s5_adapters.core import MaskedObservation
 from s5_adapters.core.network.masks import MASKED
@@ -17,8 +16,6 @@ from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.rollout import advantages, collect, init_carry
 from tests import guarded
 from tests.purejax.helpers import small_config
-
-pytestmark = pytest.mark.quick_compilation
 
 
 def test_rollout_training_and_evaluation_are_by_the_masks() -> None:

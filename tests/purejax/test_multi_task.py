@@ -2,7 +2,6 @@
 
 import jax
 import numpy as np
-import pytest
 
 import s5_envs
 from s5_adapters.purejax import make_train
@@ -11,8 +10,6 @@ from s5_envs import Family, MultiTask
 from s5_envs.base import EnvParams
 from tests.envs.echo import Echo
 from tests.purejax.helpers import small_config
-
-pytestmark = pytest.mark.quick_compilation
 
 
 def two_families() -> MultiTask:

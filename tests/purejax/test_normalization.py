@@ -1,10 +1,7 @@
 import jax
 import numpy as np
-import pytest
 
 from s5_adapters.purejax.normalization import CLIP, init_stats, normalize, scale, update_stats
-
-pytestmark = pytest.mark.quick_compilation
 
 
 def test_statistics_are_those_of_everything_seen():

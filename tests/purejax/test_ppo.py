@@ -17,8 +17,6 @@ from tests.marks import slow
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 @pytest.mark.slow
 def test_a_vmapped_seed_agrees_with_the_run_alone():

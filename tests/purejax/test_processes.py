@@ -24,8 +24,6 @@ from tests.compilation import quick_environment
 from tests.documents import CHECKOUT
 from tests.purejax.helpers import same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 CONFIG = small_config(
     num_envs=16, num_steps=8, total_steps=16 * 8 * 10, normalize_observations=True, normalize_rewards=True
 )

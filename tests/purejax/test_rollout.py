@@ -18,9 +18,6 @@ from tests.purejax.helpers import small_config
 LENGTH = 5
 
 
-pytestmark = pytest.mark.quick_compilation
-
-
 @pytest.fixture(scope="module", params=[False, True], ids=["raw", "normalised"])
 def two_rollouts(request):
     """Two rollouts in a row of an environment that is always truncated, with a network that remembers."""

@@ -19,8 +19,6 @@ from tests.purejax.helpers import small_config
 from tests.purejax.test_devices import on_eight_devices
 from tests.purejax.test_faults import At, lose_power
 
-pytestmark = pytest.mark.quick_compilation
-
 OPTIONS = RunOptions(chunk_updates=2, checkpoint_every=4, evaluate_every=4, evaluation_episodes=2)
 
 

@@ -14,8 +14,6 @@ from s5_adapters.purejax.start import network_settings
 from tests.envs.elsewhere import Plain
 from tests.purejax.helpers import small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 CONFIG = small_config(normalize_observations=True)
 
 

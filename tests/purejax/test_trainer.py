@@ -17,8 +17,6 @@ from tests.marks import slow
 from tests.purejax import environments  # noqa: F401  registers
 from tests.purejax.helpers import assert_same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 SEED = 3
 
 

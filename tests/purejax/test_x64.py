@@ -16,8 +16,6 @@ from s5_adapters.purejax import RunOptions, Trainer, make_train, restore_policy
 from tests.marks import slow
 from tests.purejax.helpers import assert_same_bits, small_config
 
-pytestmark = pytest.mark.quick_compilation
-
 
 def types(tree: Any) -> list[Any]:
     return [(path, x.shape, x.dtype) for path, x in jax.tree_util.tree_leaves_with_path(tree)]

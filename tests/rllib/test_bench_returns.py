@@ -17,7 +17,6 @@ from s5_adapters.bench.spec import FRAMEWORKS, Cell, Spec
 from s5_adapters.purejax.algorithms import ppo
 from s5_adapters.sb3 import JaxVecEnv
 from s5_envs.gymnasium import GymnaxVectorEnv
-from tests.compilation import quick_compilation
 from tests.purejax.helpers import small_config
 
 SPEC = Spec(
@@ -59,10 +58,9 @@ def test_returns_are_of_whole_episodes_and_of_those_that_ended_in_the_update(
 ) -> None:
     cell, count = Cell(SPEC, framework, "s5", 0), Count(SPEC)
     _count_rewards(framework, count, monkeypatch)
-    with quick_compilation():
-        write_weights(cell, tmp_path / "weights.safetensors")
-        runner = importlib.import_module(f"s5_adapters.bench.frameworks.{framework.replace('-', '_')}")
-        runner.run(cell, tmp_path / "weights.safetensors", count)
+    write_weights(cell, tmp_path / "weights.safetensors")
+    runner = importlib.import_module(f"s5_adapters.bench.frameworks.{framework.replace('-', '_')}")
+    runner.run(cell, tmp_path / "weights.safetensors", count)
     assert len(count.rows) == 8
     assert sum(map(len, count.counted)) >= 8
     for row, ended in zip(count.rows, count.counted, strict=True):

@@ -20,8 +20,6 @@ from s5_adapters.rllib import S5PPOConfig, S5RLModule, check_autoreset, register
 from s5_envs.gymnasium import GymnaxVectorEnv
 from tests.marks import slow
 
-pytestmark = pytest.mark.quick_compilation
-
 TINY = {"d_model": 8, "d_state": 8, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
 
 

@@ -25,8 +25,6 @@ from s5_adapters.rllib._learner import (
 )
 from s5_envs.gymnasium import GymnaxEnv
 
-pytestmark = pytest.mark.quick_compilation
-
 TINY = {"d_model": 8, "d_state": 8, "n_layers": 1, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
 GAMMA, LAMBDA = 0.9, 0.8
 

@@ -15,7 +15,6 @@ from s5_adapters.core.network.masks import MASKED
 from s5_adapters.rllib import S5RLModule
 
 pytestmark = [
-    pytest.mark.quick_compilation,
     pytest.mark.filterwarnings(r"ignore:os\.fork\(\) was called:RuntimeWarning"),
     pytest.mark.filterwarnings(r"ignore:.[\w.]+. .*deprecated:DeprecationWarning"),
 ]

@@ -15,8 +15,6 @@ from ray.tune.registry import RLLIB_MODEL, _global_registry
 from s5_adapters.rllib import S5RLModule
 from s5_adapters.rllib._model_v2 import S5Model
 
-pytestmark = pytest.mark.quick_compilation
-
 NETWORK = {"d_model": 8, "d_state": 8, "encoder": [8], "actor_torso": [8], "critic_torso": [8]}
 VECTOR = spaces.Box(-1.0, 1.0, (3,))
 

@@ -18,8 +18,6 @@ from s5_adapters.rllib import S5RLModule
 from s5_adapters.rllib._rows import MinibatchRows
 from tests.marks import slow
 
-pytestmark = pytest.mark.quick_compilation
-
 WITHOUT_D_STATE = {"d_model": 8, "encoder": [8], "actor_torso": [8], "critic_torso": [8], "max_seq_len": 6}
 SMALL = WITHOUT_D_STATE | {"d_state": 8}
 GATED = ("gru", "mingru")

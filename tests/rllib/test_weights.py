@@ -20,8 +20,6 @@ from s5_adapters.rllib._module import _warn_of_rescaling
 from s5_adapters.rllib._network import as_module
 from tests.portable import assert_agree, core_outputs, in_rllib, make_policy, observe, rllib_outputs
 
-pytestmark = pytest.mark.quick_compilation
-
 BOX = Box((-1.0, -2.0), (1.0, 2.0))
 
 

@@ -13,8 +13,6 @@ from torch import nn
 from s5_adapters.sb3 import S5Policy, unchanged
 from tests.marks import slow
 
-pytestmark = pytest.mark.quick_compilation
-
 ACTIONS = {
     "discrete": spaces.Discrete(5),
     "multi-discrete": spaces.MultiDiscrete([2, 4, 3]),

@@ -12,8 +12,6 @@ from stable_baselines3.common.utils import update_learning_rate
 
 from s5_adapters.sb3 import S5RecurrentPPO
 
-pytestmark = pytest.mark.quick_compilation
-
 SMALL: dict[str, Any] = {"d_model": 8, "d_state": 8, "n_layers": 1, "net_arch": [6], "encoder": (7,)}
 
 

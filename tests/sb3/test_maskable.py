@@ -28,8 +28,6 @@ from s5_adapters.sb3.maskable import MaskableCnnS5Policy
 from s5_adapters.sb3.masked import MaskedCategorical, MaskedMultiCategorical
 from tests.guarded import ACTIONS, LENGTH, GuardedPairs
 
-pytestmark = pytest.mark.quick_compilation
-
 SMALL: dict[str, Any] = {"d_model": 8, "d_state": 8, "n_layers": 1, "net_arch": []}
 
 

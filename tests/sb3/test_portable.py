@@ -21,8 +21,6 @@ from s5_adapters.sb3 import JaxVecEnv, MultiInputS5Policy, S5Policy, S5Recurrent
 from s5_adapters.sb3.portable import policy_from_zip, to_portable
 from tests.portable import assert_agree, core_outputs, in_sb3, make_policy, observe, sb3_outputs
 
-pytestmark = pytest.mark.quick_compilation
-
 BOX = Box((-1.0, -2.0), (1.0, 2.0))
 VECTOR = spaces.Box(-1, 1, (3,))
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 1, "net_arch": [4]}

@@ -19,8 +19,6 @@ from torch.nn.utils import parametrizations, weight_norm
 from s5_adapters.sb3 import S5Policy
 from s5_adapters.sb3.unchanged import head_parameters
 
-pytestmark = pytest.mark.quick_compilation
-
 OBS = spaces.Box(-1, 1, (3,))
 SPACES = {"discrete": spaces.Discrete(4), "box": spaces.Box(-1, 1, (2,))}
 BATCH = 4
