@@ -25,9 +25,11 @@ import contextlib
 import functools
 import re
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -37,11 +39,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from s5_adapters.demo import CONFIGS
-from s5_adapters.purejax import PPOConfig, build_problem
+from s5_adapters.purejax import PPOConfig, Trainer, build_problem
 from s5_adapters.purejax.algorithms import algorithm, metrics
+from s5_adapters.purejax.progress import Silent, Status
 from s5_adapters.purejax.split import Split
 from s5_adapters.purejax.split_programs import SplitPrograms
-from s5_adapters.purejax.training import Programs, update_step
+from s5_adapters.purejax.training import update_step
 
 PARTS = ("bytes", "guards", "speed", "soak")
 DEVICES = (1, 2, 4, 8)
@@ -73,7 +76,7 @@ SIZES = {
 LINKS = {8: (400e9, 15e-6), 64: (50e9, 40e-6), 512: (50e9, 70e-6)}
 """Bytes a second and seconds of a small sum over so many accelerators: NVLink 4 within a node of 8, then a
 400 Gb/s InfiniBand port each. Stated, not measured here."""
-SOAKS = {"tiny": (TINY, 20_000), "demo": (replace(CONFIGS["s5"], total_steps=10**9), 2_000)}
+SOAKS = {"tiny": (TINY, 20_000), "demo": (CONFIGS["s5"], 2_000)}
 SOAK_POINTS = 20
 _SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "f64": 8}
 _KINDS = "all-reduce|all-gather|all-to-all|collective-permute|reduce-scatter"
@@ -231,24 +234,37 @@ def measure_speed(config: PPOConfig, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
+class Watch(Silent):
+    """Notes updates, seconds and resident memory after every chunk."""
+
+    def __init__(self) -> None:
+        """Begin without a point."""
+        self.points: list[tuple[int, float, float]] = []
+
+    def show(self, status: Status) -> None:
+        """Note one point."""
+        self.points.append((status.update, time.perf_counter(), resident_mib()))
+
+
 def measure_soak(name: str, config: PPOConfig, updates: int) -> dict[str, Any]:
-    """Measure resident memory and seconds per update along a run, and how much they grow."""
-    programs = Programs.of(config)
-    state = programs.init_state(jax.random.key(0), jnp.float32(config.learning_rate))
-    points, chunk = [], updates // SOAK_POINTS
-    for _ in range(SOAK_POINTS):
-        began = time.perf_counter()
-        for _ in range(10):  # as a trainer does it, in chunks
-            state, told = programs.run_chunk(state, jnp.int32(chunk // 10), buffer_size=256)
-            _ = {name: np.asarray(values) for name, values in told.items()}
-        points.append((resident_mib(), (time.perf_counter() - began) / chunk))
-        print(f"{name}: {points[-1][0]:.1f} MiB, {points[-1][1] * 1e3:.2f} ms an update", flush=True)
-    memory, seconds = (np.array(column) for column in zip(*points[1:], strict=True))  # the first warms up
+    """Measure resident memory and seconds per update along a run with its log and checkpoints.
+
+    The growth of each is a straight line's over the run, over the mean; the first twentieth warms up.
+    """
+    watch = Watch()
+    config = replace(config, total_steps=updates * config.steps_per_update)
+    with tempfile.TemporaryDirectory() as scratch:
+        Trainer(config, run_dir=Path(scratch) / "run", reporter=watch).run()
+    at = np.linspace(updates // SOAK_POINTS, updates, SOAK_POINTS)
+    done, clock, resident = np.array(watch.points).T
+    seconds = np.diff(np.interp(at, done, clock)) / np.diff(at)
+    memory = np.interp(at[1:], done, resident)
     places = np.linspace(0, 1, len(memory))
     return {
         "part": "soak",
         "run": name,
         "updates": updates,
+        "chunks": len(done),
         "memory_mib": [round(float(x), 1) for x in memory],
         "update_s": [float(x) for x in seconds],
         "memory_growth": float(np.polyfit(places, memory, 1)[0] / memory.mean()),

@@ -25,7 +25,7 @@ from s5_adapters.purejax.problem import build_problem
 from s5_adapters.purejax.progress import Reporter, Silent
 from s5_adapters.purejax.run_folder import RunConfig, RunOptions
 from s5_adapters.purejax.split_programs import devices_for
-from s5_adapters.purejax.trainer import HostMetrics, NonFiniteError, Trainer
+from s5_adapters.purejax.trainer import HostMetrics, NonFiniteError, Trainer, fetch
 from s5_adapters.purejax.training import run_updates
 from s5_adapters.purejax.words import from_words, to_words
 
@@ -243,7 +243,7 @@ class SeedsTrainer(Trainer):
         length = self._chunk_length()
         started = time.perf_counter()
         self.state, buffer = self._run_chunk(length, self.state)
-        metrics = {name: np.asarray(values)[:, :length] for name, values in buffer.items()}
+        metrics = fetch(buffer, length)
         seconds = max(time.perf_counter() - started, 1e-9)
         for i in tuple(self._alive):
             own = {name: values[i] for name, values in metrics.items()}

@@ -422,7 +422,7 @@ class Trainer:
         length = self._chunk_length()
         started = time.perf_counter()
         self.state, buffer = self._run_chunk(length, self.state)
-        metrics = {name: np.asarray(values)[:length] for name, values in buffer.items()}
+        metrics = fetch(buffer, length)
         seconds = max(time.perf_counter() - started, 1e-9)
         self._record(metrics, seconds, log)
         self._show(length, seconds)
@@ -521,6 +521,14 @@ class Trainer:
         if self.run_dir is None:
             return f"{where}; nothing was kept, since the run has no folder"
         return f"{where}; saved to {self.save()}; go on with: {self.how_to_go_on}"
+
+
+def fetch(buffer: Metrics, length: int) -> HostMetrics:
+    """Copy the first ``length`` updates of a chunk's buffer, along the last axis.
+
+    A view would keep the whole buffer, hundreds of updates for every chunk of one, until the run ends.
+    """
+    return {name: np.asarray(values)[..., :length].copy() for name, values in buffer.items()}
 
 
 def _next_multiple(number: int, step: int) -> int:

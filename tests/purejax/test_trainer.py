@@ -38,6 +38,13 @@ def test_chunks_give_the_bits_of_the_whole(whole, tmp_path, chunk):
     assert [row["update"] for row in rows if "evaluation_return" in row] == [4, 8]
 
 
+def test_a_chunk_leaves_its_own_updates_behind_and_not_the_buffer():
+    trainer = Trainer(small_config(), options=RunOptions(chunk_updates=1))
+    for name, values in trainer._advance(None).items():
+        assert values.shape == (1,), name
+        assert values.base is None, name
+
+
 @pytest.mark.parametrize("memory", ["s5", *slow("gru")])
 def test_every_memory_and_option_gives_the_bits_of_the_whole(memory):
     config = small_config(

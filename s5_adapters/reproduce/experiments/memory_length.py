@@ -122,5 +122,5 @@ EXPERIMENT = Experiment(
     seeds={"small": 3, "paper": 5},
     report="returns",
     published=(MEMORY_LENGTH,),
-    bars={f"MemoryChain-{length}": 0.95 for length in {*UPDATES, *PUBLISHED_LENGTHS["paper"]}},
+    bars={f"MemoryChain-{length}": 0.95 for length in sorted({*UPDATES, *PUBLISHED_LENGTHS["paper"]})},
 )

@@ -94,7 +94,12 @@ def sources(experiment: Experiment) -> list[str]:
 
 def _how_to_read(experiment: Experiment) -> list[str]:
     percent = round(100 * CONFIDENCE)
-    bars = "".join(f" `{task}` counts as learned from {bar:g} on." for task, bar in experiment.bars.items())
+    learned: dict[float, list[str]] = {}
+    for task, bar in experiment.bars.items():
+        learned.setdefault(bar, []).append(f"`{task}`")
+    bars = "".join(
+        f" From {bar:g} on these count as learned: {', '.join(ts)}." for bar, ts in learned.items()
+    )
     return [
         "All memories of a task are trained for the same steps; the seconds are the median of training a "
         "seed, without compiling, then the most that a seed took with it. MMER is the mean over seeds, as "
