@@ -1,7 +1,7 @@
 """Compiling in a quarter of the time, where a test asks for neither a program's bits nor its speed."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
@@ -30,14 +30,14 @@ def environment_of(devices: int) -> dict[str, str]:
 
 
 @contextmanager
-def quick_compilation() -> Iterator[None]:
+def quick_compilation(options: Mapping[str, Any] = FUSION) -> Iterator[None]:
     """Compile in a quarter of the time, to slower code, unless a module is marked `full_compilation`."""
     before = jax.config.read("jax_disable_most_optimizations")
-    options = compiler.get_compile_options
+    get = compiler.get_compile_options
 
     def quick_options(*args: Any, **kwargs: Any) -> Any:
-        compile_options = options(*args, **kwargs)
-        compile_options.env_option_overrides = [*compile_options.env_option_overrides, *FUSION.items()]
+        compile_options = get(*args, **kwargs)
+        compile_options.env_option_overrides = [*compile_options.env_option_overrides, *options.items()]
         return compile_options
 
     jax.config.update("jax_disable_most_optimizations", True)

@@ -11,6 +11,8 @@ import pytest
 
 from s5_adapters.core.recurrence import planar
 
+pytestmark = pytest.mark.full_compilation
+
 
 def numbers(seed: int, size: int = 64, scale: float = 1.0) -> np.ndarray:
     rng = np.random.default_rng(seed)

@@ -165,7 +165,8 @@ def test_matches_a_float64_loop(
     if not with_initial:
         problem = problem._replace(initial=None)
     # A tree of every length is most of this file's compiling; as it ships it is compiled in the tests below.
-    with quick_compilation() if method == "associative" else contextlib.nullcontext():
+    # Its many pairs are fused in a fraction of the time by XLA's own way.
+    with quick_compilation({}) if method == "associative" else contextlib.nullcontext():
         for name, starts in reset_patterns(problem):
             patterned = problem._replace(starts=starts)
             got = states_and_gradients(patterned, method, reverse)

@@ -23,6 +23,8 @@ import s5_envs
 from s5_envs import GymnaxEnv, GymnaxVectorEnv, PreviousAction
 from s5_envs.gymnasium import gymnasium_name
 
+pytestmark = pytest.mark.full_compilation
+
 MODES = (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP)
 FLAG = np.array([0.0, 1.0], np.float32)  # PreviousAction's mark of a first observation
 

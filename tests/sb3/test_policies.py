@@ -22,6 +22,7 @@ from stable_baselines3.common.env_util import make_vec_env
 
 from s5_adapters.core.network.config import CRITIC_MEMORIES
 from s5_adapters.sb3 import MultiInputS5Policy, S5Policy, S5RecurrentPPO
+from tests.compilation import quick_environment
 from tests.marks import slow
 
 SMALL: dict[str, Any] = {"d_model": 8, "n_layers": 2, "net_arch": [6]}
@@ -294,7 +295,7 @@ def test_a_saved_model_loads_in_a_process_that_never_imported_us(tmp_path: Path)
         "state = model.predict(obs, deterministic=True)[1][0]\n"
         "np.testing.assert_array_equal(state, np.load(sys.argv[1] + '/expected.npy'))\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, env=quick_environment())
 
 
 def test_a_gpu_without_jax_for_it_is_told_when_the_policy_moves(monkeypatch: pytest.MonkeyPatch) -> None:
