@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.full_compilation, *quiet_ray]
 STEPS = 100_000
 LEARNED = 0.9
 """A memoryless player gets 0.5 at most."""
+RATE = 3e-3
+"""At the start; in all three it comes down to zero. At a constant one returns move between .86 and 1."""
 NETWORK = {"d_model": 32, "d_state": 32, "n_layers": 1}
 
 
@@ -33,7 +35,7 @@ def test_trainer() -> None:
         num_envs=32,
         num_steps=64,
         total_steps=STEPS,
-        learning_rate=3e-3,
+        learning_rate=RATE,
     )
     metrics = jax.jit(make_train(config))(jax.random.key(0)).metrics
     assert set(np.asarray(metrics["episode_length"]).tolist()) == {LENGTH}
@@ -57,7 +59,13 @@ def test_stable_baselines3() -> None:
     env = VecMonitor(JaxVecEnv("Guarded", num_envs=16))
     policy = {**NETWORK, "net_arch": [32]}
     model = S5MaskableRecurrentPPO(
-        "S5Policy", env, n_steps=64, batch_size=256, learning_rate=3e-3, seed=0, policy_kwargs=policy
+        "S5Policy",
+        env,
+        n_steps=64,
+        batch_size=256,
+        learning_rate=lambda left: RATE * left,
+        seed=0,
+        policy_kwargs=policy,
     )
     watch = Lengths()
     model.learn(STEPS, callback=watch)
@@ -73,7 +81,7 @@ def test_rllib() -> None:
             .environment("Guarded")
             .env_runners(num_env_runners=0, num_envs_per_env_runner=16)
             .rl_module(model_config=NETWORK | {"encoder": [32], "max_seq_len": 32})
-            .training(train_batch_size_per_learner=2048, minibatch_size=512, lr=3e-3)
+            .training(train_batch_size_per_learner=2048, minibatch_size=512, lr=[[0, RATE], [STEPS, 0.0]])
             .debugging(seed=0)
         )
         algorithm = config.build_algo()
@@ -87,5 +95,5 @@ def test_rllib() -> None:
         finally:
             algorithm.stop()
     assert shortest == LENGTH
-    assert score >= 0.75  # 0.85 was measured: sampled play, whose bonus for entropy RLlib does not anneal
+    assert score >= LEARNED, score
     assert not ray.is_initialized()
