@@ -285,7 +285,7 @@ def main() -> int:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=["bytes", "guards"])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["published", "65,536 environments"])
     parser.add_argument("--devices", nargs="+", type=int, default=list(DEVICES), help="to count on")
-    parser.add_argument("--rounds", type=int, default=9, help="interleaved samples per median (default 9)")
+    parser.add_argument("--rounds", type=int, default=101, help="of the guards, in turns (default 101)")
     parser.add_argument("--updates", type=int, help="updates of each soak (default 20,000 and 2,000)")
     parser.add_argument("--quick", action="store_true", help="nothing recorded")
     options = parser.parse_args()
@@ -307,7 +307,7 @@ def main() -> int:
         if info["platform"] == "cpu":
             print("speed: virtual devices share the cores, so nothing is measured")
         else:
-            rows += measure_speed(PUBLISHED, options.rounds)
+            rows += measure_speed(PUBLISHED, rounds=9)
     if "soak" in options.parts:
         for name, (config, updates) in SOAKS.items():
             rows.append(measure_soak(name, config, options.updates or updates))
