@@ -33,7 +33,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick_compilation(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Compile quickly, but in the modules that carry the other mark."""
+    """Compile quickly, unless the module is marked `full_compilation`."""
     if request.node.get_closest_marker("full_compilation") is not None:
         yield
         return

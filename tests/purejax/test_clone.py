@@ -13,7 +13,7 @@ import pytest
 import s5_envs
 from s5_adapters import load_policy
 from s5_adapters.cli import main
-from s5_adapters.purejax import RunConfig, build_problem
+from s5_adapters.purejax import PPOConfig, RunConfig, Trainer, build_problem
 from s5_adapters.purejax.cloning import _Learner, clone
 from s5_adapters.purejax.episodes import Episodes, discounted_returns, load_episodes, save_episodes
 from s5_adapters.purejax.restore import from_file
@@ -60,6 +60,23 @@ def test_a_cloned_policy_does_what_it_was_shown(recorded: Episodes, tmp_path: Pa
     assert policy.training["trainer"] == "s5_adapters.purejax.clone"
     score = from_file(tmp_path / "policy.safetensors").evaluate(32, deterministic=True).mean
     assert score > 0.5  # a memoryless player gets about -0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(5))
+def test_200_episodes_teach_a_policy_and_ppo_goes_on_from_it(seed: int, tmp_path: Path) -> None:
+    """Prints the return of the cloned policy, and the least of an update of PPO's after it."""
+    save_episodes(tmp_path / "episodes.npz", best_play("RepeatPreviousEasy", 200, 51, seed=seed))
+    path = tmp_path / "policy.safetensors"
+    options = ["--num-envs", "8", "--num-steps", "51", "--learning-rate", "3e-3", "--epochs", "40"]
+    options += ["--env", "RepeatPreviousEasy", "--seed", str(seed), "-o", str(path)]
+    assert main(["clone", str(tmp_path / "episodes.npz"), *options]) == 0
+    cloned = from_file(path).evaluate(200).mean
+    config = PPOConfig(env_id="RepeatPreviousEasy", total_steps=300_000, learning_rate=3e-4)
+    returns = Trainer(config, seed=seed, weights=str(path)).run().metrics["episode_return"]
+    print(f"seed {seed}: {cloned:.3f}, then at least {np.nanmin(returns):.3f}")
+    assert cloned >= 0.9
+    assert np.nanmin(returns) >= 0.8
 
 
 def test_episodes_come_back_as_they_were(recorded: Episodes, tmp_path: Path) -> None:
