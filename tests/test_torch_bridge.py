@@ -19,6 +19,7 @@ import torch
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
 from s5_adapters.torch_bridge import Buckets, JaxModule, arrays, jax2torch, to_jax, to_torch
+from s5_adapters.torch_bridge.watched import unwatch
 
 torch.set_num_threads(1)
 
@@ -399,14 +400,19 @@ def _swapped(module: JaxModule, value: float) -> None:
     torch.utils.swap_tensors(module.w, torch.nn.Parameter(torch.full((64,), value)))
 
 
+@pytest.mark.parametrize("trained_between", [False, True])
 @pytest.mark.parametrize(
     "write",
     [_polyak, _one_number_by_numpy, _reused_address, _shared_vector, _replaced, _other_strides, _swapped],
 )
-def test_prepared_is_never_of_other_values_however_they_were_written(write: Any) -> None:
+def test_prepared_is_never_of_other_values_however_they_were_written(
+    write: Any, trained_between: bool
+) -> None:
     module = JaxModule({"w": np.zeros(64, np.float32)})
     prepare = jax.jit(lambda params: params["w"] * 2)
     for value in (1.0, 2.0, 3.0, 2.0):
+        if trained_between:
+            unwatch(module.parameters())
         write(module, value)
         np.testing.assert_array_equal(module.prepared(prepare), 2 * module.w.detach().numpy())
 
@@ -434,6 +440,23 @@ def test_optimisers_take_prepared_parameters_for_their_own() -> None:
     parameters = list(module.parameters())
     assert type(parameters[0]) is not torch.nn.Parameter
     assert _default_to_fused_or_foreach(parameters, False, use_fused=True) == (True, False)
+
+
+def test_training_works_on_torchs_own_parameters_which_are_watched_again_when_prepared() -> None:
+    module = JaxModule({"w": jnp.ones(3)})
+    prepare = jax.jit(lambda params: params)
+    module.prepared(prepare)
+    unwatch(module.parameters())
+    assert type(module.w) is torch.nn.Parameter
+    with torch.no_grad():
+        module.w.add_(1)
+    module.prepared(prepare)
+    assert type(module.w) is not torch.nn.Parameter
+
+
+def test_parameters_stand_where_xla_reads_them_in_place() -> None:
+    module = JaxModule({"a": np.ones(3, np.float32), "b": np.ones((5, 7), np.float32)})
+    assert [parameter.data_ptr() % 64 for parameter in module.parameters()] == [0, 0]
 
 
 def test_module_survives_pickling_and_copying_with_its_cache_filled() -> None:

@@ -56,6 +56,7 @@ from s5_adapters.torch_bridge import (
     settle_jax,
 )
 from s5_adapters.torch_bridge.packed import PackedJit
+from s5_adapters.torch_bridge.watched import unwatch
 
 __all__ = ["MAX_STOCK_STATE", "CnnS5Policy", "ImageInput", "MultiInputS5Policy", "S5Policy"]
 
@@ -416,6 +417,8 @@ class S5Policy(RecurrentActorCriticPolicy):
         """
         if self.training and not mode:
             check_finite(self, f"after update {self._trainings}" if self._trainings else "before any update")
+        if mode:
+            unwatch(self.parameters())
         self._trainings += mode
         super().set_training_mode(mode)
 

@@ -52,7 +52,8 @@ class JaxModule(nn.Module):
         leaves = {name: leaf for name, (_, leaf) in zip(self._names, paths, strict=True)}
         order = sorted(leaves, key=lambda name: former_name(name).split("/")[0]) if former_name else leaves
         for name in order:
-            value = torch.from_numpy(np.array(leaves[name]))
+            # In torch's own memory: 64-byte aligned, so that XLA reads it in place.
+            value = torch.from_numpy(np.array(leaves[name])).clone()
             if not value.is_floating_point():
                 raise TypeError(
                     f"parameter {name!r} is {dtype_name(value)}; torch trains floating arrays only"

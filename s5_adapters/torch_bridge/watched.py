@@ -12,14 +12,14 @@ import ctypes
 import functools
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import nn
 from torch.optim import optimizer as torch_optimizer
 
-__all__ = ["PARAMETERS", "Values"]
+__all__ = ["PARAMETERS", "Values", "unwatch"]
 
 _MAY_ALIAS = (
     "__array__",
@@ -87,6 +87,17 @@ for _name in _MAY_ALIAS:
 
 # Torch's optimisers step through all parameters in one kernel where every one is of these classes, by name.
 torch_optimizer._foreach_supported_types.append(Watched)  # private
+
+
+def unwatch(parameters: Iterable[torch.Tensor]) -> None:
+    """Make parameters torch's own again, before they are trained: operations dispatch a subclass more slowly.
+
+    Whoever holds `Values` of theirs compares from now on, and new `Values` watch them again.
+    """
+    Watched.handed_out += 1
+    for parameter in parameters:
+        if type(parameter) is Watched:
+            parameter.__class__ = nn.Parameter  # type: ignore[assignment]  # narrowed by the line above
 
 
 class Values:
