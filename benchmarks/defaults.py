@@ -42,6 +42,7 @@ KEY = ("task", "n_layers", "dt_min", "dt_max")
 def measure(task: str, n_layers: int, dt_min: float, dt_max: float, seeds: int) -> dict[str, Any]:
     """Train all seeds of a cell in one program."""
     memory_config = {"d_model": 64, "n_layers": n_layers, "dt_min": dt_min, "dt_max": dt_max}
+    memory_config |= {"clip_eigenvalues": False}
     config = PPOConfig(**TASKS[task], memory_config=memory_config)
     keys = jax.vmap(jax.random.key)(np.arange(seeds))
     history = np.asarray(jax.jit(jax.vmap(make_train(config)))(keys).metrics["episode_return"])

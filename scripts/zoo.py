@@ -25,7 +25,9 @@ from s5_adapters.purejax.restore import from_file
 LARGEST: Final = 1_000_000
 """Bytes of a file."""
 
-SMALL: Final = "--num-envs 64 --num-steps 104 --evaluate-every 25"
+UNBOUNDED: Final = "--memory-config clip_eigenvalues=false"
+"""The default when these policies were made."""
+SMALL: Final = f"--num-envs 64 --num-steps 104 --evaluate-every 25 {UNBOUNDED}"
 CARDS: Final = "--gamma 0.9 --gae-lambda 0.8 --entropy-coef 0.01"
 """Where an answer is rewarded at once."""
 MASKED: Final = "--env-kwargs action_mask=true --entropy-coef 0.01"
@@ -41,11 +43,11 @@ TASKS: Final = {
     "position-only-cartpole": "--env PositionOnlyCartPoleMedium --total-steps 2e6",
     "position-only-pendulum": "--env PositionOnlyPendulumMedium --total-steps 3e6 --normalize-rewards",
     "repeat-first-easy": (
-        f"--env RepeatFirstEasy {CARDS} --total-steps 3e6 --memory-config dt_min=0.001 dt_max=0.1"
+        f"--env RepeatFirstEasy {CARDS} --total-steps 3e6 {UNBOUNDED} dt_min=0.001 dt_max=0.1"
     ),
     "repeat-previous-easy": f"--env RepeatPreviousEasy {CARDS} --total-steps 1e6",
     "repeat-previous-medium": (
-        f"--env RepeatPreviousMedium {CARDS} --total-steps 8e6 --memory-config dt_min=0.003 dt_max=0.1"
+        f"--env RepeatPreviousMedium {CARDS} --total-steps 8e6 {UNBOUNDED} dt_min=0.003 dt_max=0.1"
     ),
     "velocity-only-cartpole": "--env VelocityOnlyCartPoleMedium --total-steps 2e6",
 }

@@ -146,7 +146,7 @@ def test_a_run_leaves_its_configuration_log_checkpoints_and_profile(run):
     assert {path.name for path in run.iterdir()} == left
     config = json.loads((run / "config.json").read_text())
     sizes = {"d_model": 8, "d_state": 8, "n_layers": 1}
-    assert config["memory_config"] == {**sizes, "dt_min": 0.01, "dt_max": 1.0}
+    assert config["memory_config"] == {**sizes, "dt_min": 0.01, "dt_max": 1.0, "clip_eigenvalues": True}
     assert config["evaluate_every"] == 2
 
 
@@ -298,10 +298,20 @@ def test_options_override_the_file(run, tmp_path, capsys):
     assert config["total_steps"] == 256
 
 
+S5_OF_32 = {
+    "d_model": 32,
+    "n_layers": 2,
+    "d_state": 32,
+    "dt_min": 0.01,
+    "dt_max": 1.0,
+    "clip_eigenvalues": True,
+}
+
+
 @pytest.mark.parametrize(
     ("memory", "given", "expected"),
     [
-        ("s5", {"d_model": 32}, {"d_model": 32, "n_layers": 2, "d_state": 32, "dt_min": 0.01, "dt_max": 1.0}),
+        ("s5", {"d_model": 32}, S5_OF_32),
         ("mamba", {}, {"d_model": 64, "n_layers": 2}),
         ("lru", {"n_layers": 1}, {"d_model": 64, "n_layers": 1, "d_state": 64}),
     ],

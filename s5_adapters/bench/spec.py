@@ -90,7 +90,14 @@ def _problem(env_id: str, total_steps: int, **changes: Any) -> PPOConfig:
     setting: dict[str, Any] = {
         "env_id": env_id,
         "memory": "s5",
-        "memory_config": {"d_model": 64, "d_state": 64, "n_layers": 2, "dt_min": 0.01, "dt_max": 0.1},
+        "memory_config": {
+            "d_model": 64,
+            "d_state": 64,
+            "n_layers": 2,
+            "dt_min": 0.01,
+            "dt_max": 0.1,
+            "clip_eigenvalues": False,
+        },
         "encoder": (64,),
         "actor_torso": (64,),
         "critic_torso": (64,),

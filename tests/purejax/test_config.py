@@ -19,6 +19,7 @@ def test_the_published_setting():
             "discretization": "zoh",
             "dt_min": 0.001,
             "dt_max": 0.1,
+            "clip_eigenvalues": False,
         },
         "encoder": [128, 256],
         "actor_torso": [128, 128],

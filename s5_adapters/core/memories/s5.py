@@ -77,7 +77,8 @@ class S5(DiagonalStack):
 
     @classmethod
     def policy_defaults(cls, config: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a policy's S5 has where ``config`` leaves it out: ``d_state``, ``dt_min``, ``dt_max``.
+        """Return what a policy's S5 has where ``config`` leaves it out: state size, time steps, bounded
+        eigenvalues.
 
         ``d_state`` is d_model, rounded up to a multiple of ``2 * n_blocks``; the initial time steps are
         ``POLICY_TIME_STEPS``. Where ``dt_max`` was said and lies below their ``dt_min``, ``dt_min`` is the
@@ -93,7 +94,7 @@ class S5(DiagonalStack):
         time_steps = dict(POLICY_TIME_STEPS)
         if positive("dt_max", config.get("dt_max", cls.dt_max)) < time_steps["dt_min"]:
             time_steps["dt_min"] = cls.dt_min
-        return super().policy_defaults(config) | time_steps
+        return super().policy_defaults(config) | time_steps | {"clip_eigenvalues": True}
 
     @property
     def lanes(self) -> int:

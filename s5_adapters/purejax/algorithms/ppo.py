@@ -80,6 +80,7 @@ class PPOConfig(ActorCriticAlgorithm):
         memory_config: dict[str, Any] = {"d_model": 256, "n_layers": 1 if memory == "gru" else 4}
         if memory == "s5":
             memory_config |= {"d_state": 256, "discretization": "zoh", "dt_min": 0.001, "dt_max": 0.1}
+            memory_config |= {"clip_eigenvalues": False}
         setting: dict[str, Any] = {
             "memory_config": memory_config,
             "encoder": (128, 256),

@@ -44,7 +44,7 @@ def _published(length: int, memory: str) -> A2CConfig:
     """Return the setting of Lu et al., bsuite's with its LSTM exchanged; S5's time steps are not stated."""
     memory_config: dict[str, Any] = {"d_model": 256, "n_layers": 1, **_extra(memory, length)}
     if memory == "s5":
-        memory_config |= {"d_state": 256, "dt_min": 0.001, "dt_max": 0.1}
+        memory_config |= {"d_state": 256, "dt_min": 0.001, "dt_max": 0.1, "clip_eigenvalues": False}
     return A2CConfig(
         env_id="MemoryChain-bsuite",
         env_kwargs={"memory_length": length},
@@ -80,6 +80,7 @@ def _ours(length: int) -> PPOConfig:
             "n_layers": 1,
             "dt_min": 0.5 / length,
             "dt_max": 5 / length,
+            "clip_eigenvalues": False,
         },
         # The bit is in one observation of the whole chain, the time in every one.
         normalize_observations=True,

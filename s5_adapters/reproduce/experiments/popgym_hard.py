@@ -14,7 +14,14 @@ MEMORIES = ("s5", "gru", "lstm", "feedforward")
 WITHOUT_RESETS = "s5 without resets"
 _SMALL: dict[str, Any] = {
     "memory": "s5",
-    "memory_config": {"d_model": 128, "d_state": 256, "n_layers": 2, "dt_min": 0.003, "dt_max": 0.1},
+    "memory_config": {
+        "d_model": 128,
+        "d_state": 256,
+        "n_layers": 2,
+        "dt_min": 0.003,
+        "dt_max": 0.1,
+        "clip_eigenvalues": False,
+    },
     "encoder": (128,),
     "actor_torso": (128,),
     "critic_torso": (128,),
