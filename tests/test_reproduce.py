@@ -141,7 +141,11 @@ def test_a_robust_setting_changes_one_thing_and_novel_cartpole_has_ten_seeds() -
     experiment = find_experiment("robust")
     entries = {entry.label: entry for entry in experiment.entries("small")}
     default = entries["RepeatPreviousEasy/s5/default"].work["config"]
-    changed = {"dynamics at 0.1 of the rate": "dynamics_lr_scale", "target_kl 0.02": "target_kl"}
+    changed = {
+        "dynamics at 0.1 of the rate": "dynamics_lr_scale",
+        "memory at 0.3 of the rate": "lr_scales",
+        "target_kl 0.02": "target_kl",
+    }
     for setting, name in changed.items():
         config = entries[f"RepeatPreviousEasy/s5/{setting}"].work["config"]
         assert [key for key in default if config[key] != default[key]] == [name]
@@ -150,9 +154,12 @@ def test_a_robust_setting_changes_one_thing_and_novel_cartpole_has_ten_seeds() -
             entries[f"{task}/s5/{setting}"].work["config"] for setting in ("default", "default before")
         )
         assert (now["memory_config"]["dt_min"], now["memory_config"]["dt_max"]) == (0.01, 1.0)
-        assert before == now | {"memory_config": now["memory_config"] | {"dt_min": dt_min, "dt_max": 0.1}}
-    bounded = entries["RepeatPreviousEasy/s5/eigenvalues bounded"].work["config"]["memory_config"]
-    assert bounded == {**default["memory_config"], "clip_eigenvalues": True}
+        earlier = {"dt_min": dt_min, "dt_max": 0.1, "clip_eigenvalues": False}
+        memory_config = now["memory_config"] | earlier
+        assert before == now | {"memory_config": memory_config}
+    unbounded = entries["RepeatPreviousEasy/s5/eigenvalues not bounded"].work["config"]["memory_config"]
+    assert unbounded == {**default["memory_config"], "clip_eigenvalues": False}
+    assert default["memory_config"]["clip_eigenvalues"]
     half = entries["RepeatPreviousEasy/s5/half learning rate"].work["config"]
     assert half["learning_rate"] == default["learning_rate"] / 2
     counts = Counter(cell.entry.task for cell in cells(list(entries.values()), 20, "cpu"))

@@ -15,7 +15,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.utils.spaces.space_utils import BatchedNdArray
 
-from s5_adapters.torch_bridge.rates import follow_first_group, groups_by_scale
+from s5_adapters.torch_bridge.rates import make_scaled_optimizer
 
 __all__ = [
     "AddOneStep",
@@ -54,9 +54,8 @@ class S5PPOTorchLearner(PPOTorchLearner):
             return
         scales = module.parameter_scales()
         parameters = self.get_parameters(module)
-        groups, group_scales = groups_by_scale((p, scales.get(id(p), 1.0)) for p in parameters)
-        optimizer = torch.optim.Adam(groups)
-        follow_first_group(optimizer, group_scales)
+        scaled = ((parameter, scales.get(id(parameter), 1.0)) for parameter in parameters)
+        optimizer = make_scaled_optimizer(torch.optim.Adam, scaled)
         self.register_optimizer(
             module_id=module_id, optimizer=optimizer, params=parameters, lr_or_lr_schedule=config.lr
         )

@@ -11,7 +11,7 @@ import gymnasium as gym
 from s5_adapters.core import ActionSpec, ActorCriticConfig
 from s5_adapters.core.checks import integer, nearest_names
 from s5_adapters.core.files.weights import Policy, as_policy, require_same_network
-from s5_adapters.core.memories.defaults import complete, complete_as_formerly
+from s5_adapters.core.memories.defaults import complete, complete_as_formerly, complete_lr_scales
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network import parts
 from s5_adapters.core.network.spaces import ACTION_MASK, action_spec, has_action_mask, observation_shape
@@ -61,8 +61,8 @@ def read_model_config(
             beside them or under `memory_config`; `max_seq_len`; `weights`, a portable policy or its file,
             which also sets everything of the network that is left out; `freeze`, a list of parts ("encoder",
             "memory", "torsos", "heads"), and `lr_scales`, a mapping of parts to what multiplies their
-            learning rate; `actions_in_env_units`. What of the
-            memory nobody sets has the defaults that all ecosystems share.
+            learning rate (None: S5 learns at 0.3 of it, other memories at all); `actions_in_env_units`. What
+            of the memory nobody sets has the defaults that all ecosystems share.
         observation_space: a Box `(features,)`, or `(height, width, channels)` for images; or a Dict of such a
             Box, whatever its name, and `action_mask`, a Box or MultiBinary with one number for each action.
         action_space: Discrete, MultiDiscrete, MultiBinary or a one-dimensional Box.
@@ -103,6 +103,7 @@ def read_model_config(
         action_mask=has_action_mask(observation_space),
         **network,
     )
+    lr_scales = complete_lr_scales(memory, given.get("lr_scales"))
     former = None
     if weights is None:
         former = config.replace(memory_config=complete_as_formerly(memory, memory_config))
@@ -114,7 +115,7 @@ def read_model_config(
         max_seq_len=None if max_seq_len is None else integer("model_config['max_seq_len']", max_seq_len),
         weights=weights,
         freeze=parts.parts("model_config['freeze']", given.get("freeze", ())),
-        lr_scales=parts.part_scales("model_config['lr_scales']", given.get("lr_scales", {})),
+        lr_scales=parts.part_scales("model_config['lr_scales']", lr_scales),
     )
 
 

@@ -55,7 +55,7 @@ class S5Model(TorchModelV2, NetworkHolder):
                 'model={"custom_model": "s5", "max_seq_len": ...}'
             )
         read = read_model_config(custom_model_config, obs_space, action_space)
-        if read.network.action_mask or read.freeze or read.lr_scales:
+        if read.network.action_mask or read.freeze or custom_model_config.get("lr_scales"):
             raise ValueError("action_mask, freeze, lr_scales: they take the new API stack's S5RLModule")
         if read.weights is not None:
             raise ValueError(

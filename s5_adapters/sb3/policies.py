@@ -33,6 +33,7 @@ from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete, checks
 from s5_adapters.core.files.weights import Policy, as_policy
+from s5_adapters.core.memories.defaults import complete_lr_scales
 from s5_adapters.core.network import parts
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
@@ -127,7 +128,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             lambda and time steps), which S5's authors train more slowly; 1 by default.
         freeze: parts that do not learn: "encoder" (a features extractor's parameters too), "memory",
             "torsos", "heads".
-        lr_scales: multiplies the learning rate of parts, `{"memory": 0.1}`.
+        lr_scales: multiplies the learning rate of parts, `{"memory": 0.1}`; parts left out learn at the full
+            rate. None: S5 learns at 0.3 of it, other memories at all.
         **memory_config: the memory's own arguments: `d_state`, `dt_min`, `dt_max`, `discretization`, ...
 
     Raises:
@@ -221,7 +223,8 @@ class S5Policy(RecurrentActorCriticPolicy):
         self.check_rollout = check_rollout
         self.dynamics_lr_scale = checks.positive("dynamics_lr_scale", dynamics_lr_scale)
         self.freeze = parts.parts("freeze", freeze)
-        self.lr_scales = parts.part_scales("lr_scales", lr_scales or {})
+        lr_scales = complete_lr_scales(self._memory.name, lr_scales)
+        self.lr_scales = parts.part_scales("lr_scales", lr_scales)
         self._is_checked = not check_rollout
         self._leaves_heads_to_sb3 = False
         self._trainings = 0

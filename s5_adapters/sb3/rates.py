@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch as th
@@ -10,7 +11,7 @@ from torch import nn
 
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.parts import part_of, require_learning
-from s5_adapters.torch_bridge.rates import follow_first_group, groups_by_scale
+from s5_adapters.torch_bridge.rates import make_scaled_optimizer
 
 if TYPE_CHECKING:
     from s5_adapters.sb3.policies import S5Policy
@@ -39,8 +40,7 @@ def optimizer_with_scaled_parts(policy: S5Policy, lr: float) -> th.optim.Optimiz
     """Return the policy's optimizer, with a group for each rate.
 
     `policy.lr_scales` scales the parts that it names, `policy.dynamics_lr_scale` the memories' dynamics
-    (`Memory.dynamics`) besides. SB3 sets the rate of every group to its schedule's before each training: the
-    others are scaled from the first within each step.
+    (`Memory.dynamics`) besides.
 
     Raises:
         ValueError: the memory says of no parameter that it makes its state fade.
@@ -49,13 +49,12 @@ def optimizer_with_scaled_parts(policy: S5Policy, lr: float) -> th.optim.Optimiz
     slow = {id(parameter) for parameter in _dynamics(policy, memory_class(memory).dynamics)}
     if scale != 1 and not slow:
         raise ValueError(f"dynamics_lr_scale: got {scale:g}, expected 1 with memory {memory!r}")
-    groups, scales = groups_by_scale(
+    scaled = (
         (p, policy.lr_scales.get(_part(name), 1.0) * (scale if id(p) in slow else 1.0))
         for name, p in policy.named_parameters()
     )
-    optimizer = policy.optimizer_class(groups, lr=lr, **policy.optimizer_kwargs)  # type: ignore[call-arg]
-    follow_first_group(optimizer, scales)
-    return optimizer
+    make = partial(policy.optimizer_class, lr=lr, **policy.optimizer_kwargs)  # type: ignore[call-arg]
+    return make_scaled_optimizer(make, scaled)
 
 
 def _part(name: str) -> str:

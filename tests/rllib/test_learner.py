@@ -229,6 +229,18 @@ def test_what_is_frozen_stays_and_a_part_may_learn_more_slowly() -> None:
         torch.testing.assert_close(moved, torch.full_like(moved, expected), rtol=0.01, atol=1e-9)
 
 
+def test_s5_learns_more_slowly_than_the_rest_unless_something_else_is_said() -> None:
+    scales = {}
+    for name, more in {"default": {}, "full": {"lr_scales": {}}, "gru": {"memory": "gru"}}.items():
+        words = {key: value for key, value in TINY.items() if key != "d_state" or name != "gru"}
+        config = config_of().rl_module(model_config={**words, "max_seq_len": 4, **more})
+        learner = config.build_learner(env=None, spaces=spaces())
+        scales[name] = learner.module[DEFAULT_MODULE_ID].lr_scales
+        (optimizer,) = learner._named_optimizers.values()
+        assert len(optimizer.param_groups) == (2 if name == "default" else 1)
+    assert scales == {"default": {"memory": 0.3}, "full": {}, "gru": {}}
+
+
 def test_something_has_to_learn() -> None:
     model = {**TINY, "max_seq_len": 4, "freeze": ["encoder", "memory", "torsos", "heads"]}
     with pytest.raises(

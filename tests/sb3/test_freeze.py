@@ -52,6 +52,28 @@ def test_a_part_may_learn_more_slowly() -> None:
         th.testing.assert_close(before[name] - p, th.full_like(p, expected), rtol=0.01, atol=0)
 
 
+def test_s5_learns_more_slowly_than_the_rest_unless_something_else_is_said(tmp_path: Path) -> None:
+    model = make()
+    assert model.policy.lr_scales == {"memory": 0.3}
+    assert make(lr_scales={}).policy.lr_scales == make(memory="lru", d_state=8).policy.lr_scales == {}
+    model.save(tmp_path / "model")
+    assert S5RecurrentPPO.load(tmp_path / "model").policy.lr_scales == {"memory": 0.3}
+
+
+def test_the_state_of_an_optimizer_with_one_rate_can_be_loaded() -> None:
+    """A model that was saved before S5 had a rate of its own."""
+    old, new = make(lr_scales={}).policy, make(lr_scales={"memory": 0.3, "heads": 2.0}).policy
+    for i, p in enumerate(old.parameters()):
+        p.grad = th.full_like(p, float(i + 1))
+    old.optimizer.step()
+    new.optimizer.load_state_dict(old.optimizer.state_dict())
+    assert [len(policy.optimizer.param_groups) for policy in (old, new)] == [1, 3]
+    for one, other in zip(old.parameters(), new.parameters(), strict=True):
+        there, here = old.optimizer.state[one], new.optimizer.state[other]
+        assert there.keys() == here.keys()
+        assert all(th.equal(there[name], here[name]) for name in there)
+
+
 def test_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^freeze\[0\]: got 'memroy', expected one of memory, "):
         make(freeze=("memroy",))

@@ -104,7 +104,7 @@ def test_what_cannot_be_done_with_them_is_told() -> None:
 
 def test_the_memorys_dynamics_may_learn_more_slowly(tmp_path: Path) -> None:
     """Adam's first step is the learning rate in every direction, whatever the schedule says it is now."""
-    made = policy(critic_memory="separate", dynamics_lr_scale=0.1)
+    made = policy(critic_memory="separate", lr_scales={}, dynamics_lr_scale=0.1)
     update_learning_rate(made.optimizer, 1e-3)
     before = {name: p.detach().clone() for name, p in made.named_parameters()}
     for p in made.parameters():

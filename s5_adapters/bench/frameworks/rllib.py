@@ -90,7 +90,11 @@ def _config(cell: Cell, weights: Path | None, record: Recorder) -> S5PPOConfig:
     config = cell.config
     if weights:
         network: dict[str, Any] = {
-            "model_config": {"weights": load_policy(weights), "max_seq_len": cell.spec.row_length}
+            "model_config": {
+                "weights": load_policy(weights),
+                "lr_scales": config.lr_scales,
+                "max_seq_len": cell.spec.row_length,
+            }
         }
     else:
         record.differences.append("own-lstm: one torso is shared by actor and critic")

@@ -28,6 +28,25 @@ def complete(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
     return {**sizes, **memory_class(name).policy_defaults(sizes), **said}
 
 
+def complete_lr_scales(name: str, said: Mapping[str, float] | None) -> Mapping[str, float]:
+    """Return what multiplies the learning rate of a policy's parts, by part, where it is not annealed.
+
+    Parts left out learn at the full rate.
+
+    Args:
+        name: a registered memory.
+        said: those scales; None where nothing was said, which leaves it to the memory.
+
+    Raises:
+        ValueError: an unknown memory.
+
+    """
+    if said is not None:
+        return said
+    scale = memory_class(name).constant_rate_scale
+    return {} if scale == 1 else {"memory": scale}
+
+
 def complete_as_formerly(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """Fill missing arguments with the constructor's own defaults, as versions before ``complete`` did.
 

@@ -57,6 +57,8 @@ class Memory(ABC):
     """The name in the registry."""
     dynamics: ClassVar[tuple[str, ...]] = ()
     """The parameters that say how the state fades and turns, which some train at a lower rate."""
+    constant_rate_scale: ClassVar[float] = 1.0
+    """What a learning rate that is not annealed is multiplied by for this memory, unless a policy says it."""
 
     d_model: int = 64
     n_layers: int = 1

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from s5_adapters.core.memories.defaults import complete, complete_lr_scales
 from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import PPOConfig
 from s5_adapters.reproduce.spec import Entry, Experiment, Scale, trained
@@ -18,9 +19,10 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "half learning rate": {"learning_rate": 5e-4},
     "constant learning rate": {"anneal_learning_rate": False},
+    "memory at 0.3 of the rate": {"lr_scales": {"memory": 0.3}},
     "dynamics at 0.1 of the rate": {"dynamics_lr_scale": 0.1},
     "dynamics at 0.3 of the rate": {"dynamics_lr_scale": 0.3},
-    "eigenvalues bounded": {"memory_config": {"clip_eigenvalues": True}},
+    "eigenvalues not bounded": {"memory_config": {"clip_eigenvalues": False}},
     "target_kl 0.02": {"target_kl": 0.02},
     "tighter policy clip": {"clip_range": 0.1},
     "value loss not clipped": {"clip_value_loss": False},
@@ -29,10 +31,12 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "gradient norm 0.25": {"max_grad_norm": 0.25},
 }
 BEFORE = {
-    "RepeatPreviousEasy": {"memory_config": {"dt_min": 0.01, "dt_max": 0.1}},
-    "PositionOnlyCartPoleEasy": {"memory_config": {"dt_min": 0.001, "dt_max": 0.1}},
+    "RepeatPreviousEasy": {"memory_config": {"dt_min": 0.01, "dt_max": 0.1, "clip_eigenvalues": False}},
+    "PositionOnlyCartPoleEasy": {
+        "memory_config": {"dt_min": 0.001, "dt_max": 0.1, "clip_eigenvalues": False}
+    },
 }
-"""The demo's time steps and the trainer's, until defaults were measured for all three ecosystems."""
+"""What the demo and the trainer had until the defaults were measured."""
 
 NOVEL = "CartPoleNoVel"
 NOVEL_SEEDS = 10
@@ -59,13 +63,21 @@ LEARNERS = {
     "s5 on segments": ("S5RecurrentPPO", "S5Policy"),
     "lstm": ("RecurrentPPO", "MlpLstmPolicy"),
 }
+_S5_DEFAULTS: dict[str, Any] = {
+    "lr_scales": dict(complete_lr_scales("s5", None)),
+    **{name: complete("s5", {})[name] for name in ("dt_min", "dt_max", "clip_eigenvalues")},
+}
+"""Said, since a cell's name is made of what is said: with another default it is another cell."""
 NOVEL_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "half learning rate": {"arguments": {"learning_rate": 3.5e-4}},
     "annealed learning rate": {"anneal": True},
+    "default before": {"policy_kwargs": {"lr_scales": {}, "clip_eigenvalues": False}},
+    "memory at the full rate": {"policy_kwargs": {"lr_scales": {}}},
+    "memory at 0.1 of the rate": {"policy_kwargs": {"lr_scales": {"memory": 0.1}}},
     "dynamics at 0.1 of the rate": {"policy_kwargs": {"dynamics_lr_scale": 0.1}},
     "dynamics at 0.3 of the rate": {"policy_kwargs": {"dynamics_lr_scale": 0.3}},
-    "eigenvalues bounded": {"policy_kwargs": {"clip_eigenvalues": True}},
+    "eigenvalues not bounded": {"policy_kwargs": {"clip_eigenvalues": False}},
     "target_kl 0.02": {"arguments": {"target_kl": 0.02}},
     "tighter policy clip": {"arguments": {"clip_range": 0.1}},
     "value loss clipped": {"arguments": {"clip_range_vf": 0.2}},
@@ -101,6 +113,8 @@ def _novel(learner: str, setting: str) -> Entry:
     algorithm, policy = LEARNERS[learner]
     changes = NOVEL_SETTINGS[setting]
     work = {"algorithm": algorithm, "policy": policy, "anneal": False, **_NOVEL_WORK}
+    if learner != "lstm":
+        work["policy_kwargs"] = {**work["policy_kwargs"], **_S5_DEFAULTS}
     for name, change in changes.items():
         work[name] = {**work[name], **change} if isinstance(change, Mapping) else change
     return Entry(NOVEL, learner, setting, "sb3", work, group="novel", seeds=NOVEL_SEEDS)
@@ -118,8 +132,9 @@ EXPERIMENT = Experiment(
         "and the fall is of the evaluations of 20 episodes every 5,000 steps; in both the most likely "
         "action is taken.",
         "`dynamics` are lambda and the time steps, whose learning rate S5's authors keep lower. `default "
-        "before` has the time steps of the demo (.01 to .1) and of the trainer (.001 to .1) until the "
-        f"defaults (.01 to 1) were measured; in {NOVEL} these were the defaults before, too.",
+        "before` is what came before the defaults were measured: eigenvalues not bounded, the time steps of "
+        "the demo (.01 to .1) and of the trainer (.001 to .1; now .01 to 1), and in Stable-Baselines3 the "
+        "memory at the full rate (now at 0.3 of it, since the rate is not annealed there).",
     ),
     entries=entries,
     seeds={"small": 20, "paper": 20},
