@@ -39,7 +39,7 @@ def run(job: Job) -> dict[str, Any]:
     example = importlib.import_module(name)
     dt_min, dt_max = TIME_STEPS[time_steps]
     kwargs = {"n_lstm_layers": 2, "critic_memory": topology, "dt_min": dt_min, "dt_max": dt_max}
-    kwargs |= {"lr_scales": {}}  # the default when this was measured
+    kwargs |= {"lr_scales": {}, "dynamics_lr_scale": 1.0}  # the defaults when this was measured
     score, _ = example.train("S5Policy", steps, seed, **kwargs)
     return {
         "example": name,

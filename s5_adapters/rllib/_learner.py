@@ -33,7 +33,7 @@ LEAST_DEVIATION = 1e-4
 class S5PPOTorchLearner(PPOTorchLearner):
     """`PPOTorchLearner` with pieces of its own in the pipeline that makes batches of episodes.
 
-    A module's frozen parts and learning rates (`freeze`, `lr_scales`) are kept to.
+    A module's frozen parts and learning rates (`freeze`, `lr_scales`, `dynamics_lr_scale`) are kept to.
 
     `AddOneStep` and `SplitIntoRows` in the places of RLlib's pieces, whose work they do in less time; behind
     RLlib's advantage estimation `StandardizeAdvantages` and `DropRowsThatCountNothing`. What a user puts into
@@ -49,10 +49,10 @@ class S5PPOTorchLearner(PPOTorchLearner):
         """Make Adam as RLlib does, with a group for each learning rate."""
         modules: Any = self._module
         module = modules[module_id]
-        if not getattr(module, "lr_scales", None):
+        scales = module.parameter_scales() if hasattr(module, "parameter_scales") else {}
+        if set(scales.values()) <= {1.0}:
             super().configure_optimizers_for_module(module_id, config)
             return
-        scales = module.parameter_scales()
         parameters = self.get_parameters(module)
         scaled = ((parameter, scales.get(id(parameter), 1.0)) for parameter in parameters)
         optimizer = make_scaled_optimizer(torch.optim.Adam, scaled)

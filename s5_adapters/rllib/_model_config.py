@@ -9,9 +9,9 @@ from typing import Any
 import gymnasium as gym
 
 from s5_adapters.core import ActionSpec, ActorCriticConfig
-from s5_adapters.core.checks import integer, nearest_names
+from s5_adapters.core.checks import integer, nearest_names, positive
 from s5_adapters.core.files.weights import Policy, as_policy, require_same_network
-from s5_adapters.core.memories.defaults import complete, complete_as_formerly, complete_lr_scales
+from s5_adapters.core.memories.defaults import complete, complete_as_formerly, complete_rates
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network import parts
 from s5_adapters.core.network.spaces import ACTION_MASK, action_spec, has_action_mask, observation_shape
@@ -24,7 +24,7 @@ _NETWORK = tuple(
 ACTIONS_IN_ENV_UNITS = "actions_in_env_units"
 """True where RLlib hands actions to the environment as the module gives them, clipped to the bounds. Only a
 config knows, so `S5PPOConfig` says it."""
-_OTHER_KEYS = ("max_seq_len", "weights", "freeze", "lr_scales", ACTIONS_IN_ENV_UNITS)
+_OTHER_KEYS = ("max_seq_len", "weights", "freeze", "lr_scales", "dynamics_lr_scale", ACTIONS_IN_ENV_UNITS)
 _PUT_IN_BY_RLLIB = frozenset({"vf_share_layers"})
 """Keys that PPO and APPO add to every `model_config`; `critic_memory` says it here."""
 
@@ -41,6 +41,7 @@ class ModelConfig:
         weights: the portable policy to start from, if one was given.
         freeze: parts that do not learn.
         lr_scales: what multiplies the learning rate of parts.
+        dynamics_lr_scale: what multiplies that of the memory's dynamics besides.
     """
 
     network: ActorCriticConfig
@@ -49,6 +50,7 @@ class ModelConfig:
     weights: Policy | None
     freeze: tuple[str, ...]
     lr_scales: Mapping[str, float]
+    dynamics_lr_scale: float
 
 
 def read_model_config(
@@ -60,9 +62,10 @@ def read_model_config(
         given: `memory`, `encoder`, ... as in `ActorCriticConfig`; the memory's own settings (`d_model`, ...)
             beside them or under `memory_config`; `max_seq_len`; `weights`, a portable policy or its file,
             which also sets everything of the network that is left out; `freeze`, a list of parts ("encoder",
-            "memory", "torsos", "heads"), and `lr_scales`, a mapping of parts to what multiplies their
-            learning rate (None: S5 learns at 0.3 of it, other memories at all); `actions_in_env_units`. What
-            of the memory nobody sets has the defaults that all ecosystems share.
+            "memory", "torsos", "heads"); `lr_scales`, a mapping of parts to what multiplies their learning
+            rate (None: 0.3 for S5), and `dynamics_lr_scale`, what multiplies that of the memory's dynamics
+            besides (None: 0.1 for S5); `actions_in_env_units`. What of the memory nobody sets has the
+            defaults that all ecosystems share.
         observation_space: a Box `(features,)`, or `(height, width, channels)` for images; or a Dict of such a
             Box, whatever its name, and `action_mask`, a Box or MultiBinary with one number for each action.
         action_space: Discrete, MultiDiscrete, MultiBinary or a one-dimensional Box.
@@ -103,7 +106,10 @@ def read_model_config(
         action_mask=has_action_mask(observation_space),
         **network,
     )
-    lr_scales = complete_lr_scales(memory, given.get("lr_scales"))
+    slower = given.get("dynamics_lr_scale")
+    if slower is not None:
+        slower = positive("model_config['dynamics_lr_scale']", slower)
+    lr_scales, dynamics_lr_scale = complete_rates(memory, given.get("lr_scales"), slower)
     former = None
     if weights is None:
         former = config.replace(memory_config=complete_as_formerly(memory, memory_config))
@@ -116,6 +122,7 @@ def read_model_config(
         weights=weights,
         freeze=parts.parts("model_config['freeze']", given.get("freeze", ())),
         lr_scales=parts.part_scales("model_config['lr_scales']", lr_scales),
+        dynamics_lr_scale=dynamics_lr_scale,
     )
 
 

@@ -55,8 +55,11 @@ class S5Model(TorchModelV2, NetworkHolder):
                 'model={"custom_model": "s5", "max_seq_len": ...}'
             )
         read = read_model_config(custom_model_config, obs_space, action_space)
-        if read.network.action_mask or read.freeze or custom_model_config.get("lr_scales"):
-            raise ValueError("action_mask, freeze, lr_scales: they take the new API stack's S5RLModule")
+        rates = [custom_model_config.get(name) for name in ("lr_scales", "dynamics_lr_scale")]
+        if read.network.action_mask or read.freeze or any(rates):
+            raise ValueError(
+                "action_mask, freeze, lr_scales, dynamics_lr_scale: they take the new API stack's S5RLModule"
+            )
         if read.weights is not None:
             raise ValueError(
                 "custom_model_config: got 'weights', which S5RLModule of the new API stack takes"

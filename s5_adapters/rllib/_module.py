@@ -21,8 +21,9 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 
 from s5_adapters.core import ActorCriticConfig, Box, MultiDiscrete
 from s5_adapters.core.files.weights import Policy
+from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.masks import MASKED
-from s5_adapters.core.network.parts import part_of, require_learning
+from s5_adapters.core.network.parts import part_of, rate_scale, require_learning
 from s5_adapters.core.network.spaces import ACTION_MASK
 from s5_adapters.rllib._holder import NetworkHolder
 from s5_adapters.rllib._model_config import ACTIONS_IN_ENV_UNITS, complete_model_config, read_model_config
@@ -58,8 +59,8 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
     statistics, frozen, are applied before the network. Checkpoints do not need that file.
 
     `model_config["freeze"]`, a list of "encoder", "memory", "torsos", "heads", names parts that do not learn,
-    and `model_config["lr_scales"]` multiplies parts' learning rates: `{"memory": 0.1}`. `S5PPOConfig`'s
-    learner knows of both.
+    and `model_config["lr_scales"]` multiplies parts' learning rates, `model_config["dynamics_lr_scale"]` that
+    of the memory's dynamics besides. `S5PPOConfig`'s learner keeps to them.
 
     Where a Box has bounds and nobody said that actions reach the environment in its own units
     (`model_config["actions_in_env_units"]`, which `S5PPOConfig` sets), a UserWarning says what to do.
@@ -69,6 +70,7 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
         old_network: their copy from some updates ago, where the algorithm is APPO.
         normalizer: the observation statistics of the weights it started from, None if there are none.
         lr_scales: what multiplies the learning rate of parts.
+        dynamics_lr_scale: what multiplies that of the memory's dynamics besides.
 
     Raises:
         ValueError: an unknown key, a wrong value, a space that does not fit, no `max_seq_len`, or `weights`
@@ -91,7 +93,7 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
                 "the number of steps in a row of a training batch, for example {'max_seq_len': 64}"
             )
         _warn_of_rescaling(read.network, self.model_config)
-        self.lr_scales = read.lr_scales
+        self.lr_scales, self.dynamics_lr_scale = read.lr_scales, read.dynamics_lr_scale
         named = [(part_of(name), parameter) for name, parameter in self.network.named_parameters()]
         require_learning("model_config['freeze']", read.freeze, (part for part, _ in named))
         for part, parameter in named:
@@ -130,9 +132,14 @@ class S5RLModule(NetworkHolder, TorchRLModule, ValueFunctionAPI, TargetNetworkAP
         return Policy(self.actor_critic_config, self.get_params(), statistics)
 
     def parameter_scales(self) -> dict[int, float]:
-        """Return what multiplies each parameter's learning rate, by its `id`: see `lr_scales`."""
-        named = self.network.named_parameters()
-        return {id(parameter): self.lr_scales.get(part_of(name), 1.0) for name, parameter in named}
+        """Return what multiplies each parameter's learning rate, by its `id`: `lr_scales` and
+        `dynamics_lr_scale`.
+        """
+        dynamics = memory_class(self._rows.config.memory).dynamics
+        return {
+            id(parameter): rate_scale(name, self.lr_scales, self.dynamics_lr_scale, dynamics)
+            for name, parameter in self.network.named_parameters()
+        }
 
     def set_params(self, params: Any) -> None:
         """Take the core's parameters, for example from the jitted trainer.

@@ -33,7 +33,7 @@ from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Discrete, checks
 from s5_adapters.core.files.weights import Policy, as_policy
-from s5_adapters.core.memories.defaults import complete_lr_scales
+from s5_adapters.core.memories.defaults import complete_rates
 from s5_adapters.core.network import parts
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
@@ -125,7 +125,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         check_rollout: compare the first step of a rollout, which one program computes, with SB3's modules; on
             a difference warn, and let SB3's modules compute every step.
         dynamics_lr_scale: multiplies the learning rate of what makes the memory's state fade and turn (S5's
-            lambda and time steps), which S5's authors train more slowly; 1 by default.
+            lambda and time steps) besides. None: 0.1 for S5, whose authors train them more slowly, else 1.
         freeze: parts that do not learn: "encoder" (a features extractor's parameters too), "memory",
             "torsos", "heads".
         lr_scales: multiplies the learning rate of parts, `{"memory": 0.1}`; parts left out learn at the full
@@ -174,7 +174,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         encoder: tuple[int, ...] | None = None,
         weights: Policy | str | os.PathLike[str] | None = None,
         check_rollout: bool = True,
-        dynamics_lr_scale: float = 1.0,
+        dynamics_lr_scale: float | None = None,
         freeze: tuple[str, ...] = (),
         lr_scales: Mapping[str, float] | None = None,
         **memory_config: Any,
@@ -221,9 +221,10 @@ class S5Policy(RecurrentActorCriticPolicy):
         self._acting: Acting | None = None
         self.lstm_output_dim = self._memory.d_model
         self.check_rollout = check_rollout
-        self.dynamics_lr_scale = checks.positive("dynamics_lr_scale", dynamics_lr_scale)
         self.freeze = parts.parts("freeze", freeze)
-        lr_scales = complete_lr_scales(self._memory.name, lr_scales)
+        if dynamics_lr_scale is not None:
+            dynamics_lr_scale = checks.positive("dynamics_lr_scale", dynamics_lr_scale)
+        lr_scales, self.dynamics_lr_scale = complete_rates(self._memory.name, lr_scales, dynamics_lr_scale)
         self.lr_scales = parts.part_scales("lr_scales", lr_scales)
         self._is_checked = not check_rollout
         self._leaves_heads_to_sb3 = False

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
 import torch as th
-from torch import nn
 
 from s5_adapters.core.memories.memory import memory_class
-from s5_adapters.core.network.parts import part_of, require_learning
+from s5_adapters.core.network.parts import part_of, rate_scale, require_learning
 from s5_adapters.torch_bridge.rates import make_scaled_optimizer
 
 if TYPE_CHECKING:
@@ -41,20 +39,19 @@ def optimizer_with_scaled_parts(policy: S5Policy, lr: float) -> th.optim.Optimiz
 
     `policy.lr_scales` scales the parts that it names, `policy.dynamics_lr_scale` the memories' dynamics
     (`Memory.dynamics`) besides.
-
-    Raises:
-        ValueError: the memory says of no parameter that it makes its state fade.
     """
-    memory, scale = policy.trunk_config.memory, policy.dynamics_lr_scale
-    slow = {id(parameter) for parameter in _dynamics(policy, memory_class(memory).dynamics)}
-    if scale != 1 and not slow:
-        raise ValueError(f"dynamics_lr_scale: got {scale:g}, expected 1 with memory {memory!r}")
-    scaled = (
-        (p, policy.lr_scales.get(_part(name), 1.0) * (scale if id(p) in slow else 1.0))
-        for name, p in policy.named_parameters()
-    )
+    dynamics = memory_class(policy.trunk_config.memory).dynamics
+    scaled = ((p, _scale(policy, name, dynamics)) for name, p in policy.named_parameters())
     make = partial(policy.optimizer_class, lr=lr, **policy.optimizer_kwargs)  # type: ignore[call-arg]
     return make_scaled_optimizer(make, scaled)
+
+
+def _scale(policy: S5Policy, name: str, dynamics: tuple[str, ...]) -> float:
+    module, _, rest = name.partition(".")
+    if module == "trunk":
+        return rate_scale(f"trunk/{rest}", policy.lr_scales, policy.dynamics_lr_scale, dynamics)
+    scale: float = policy.lr_scales.get(_part(name), 1.0)
+    return scale
 
 
 def _part(name: str) -> str:
@@ -65,9 +62,3 @@ def _part(name: str) -> str:
     if module == "mlp_extractor":
         return "torsos"
     return "encoder" if module.endswith("features_extractor") else "heads"
-
-
-def _dynamics(policy: S5Policy, names: tuple[str, ...]) -> Iterator[nn.Parameter]:
-    for part in (policy.lstm_actor, policy.lstm_critic):
-        if part is not None:
-            yield from (parameter for name, parameter in part.named_parameters() if name in names)

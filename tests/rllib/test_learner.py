@@ -230,15 +230,35 @@ def test_what_is_frozen_stays_and_a_part_may_learn_more_slowly() -> None:
 
 
 def test_s5_learns_more_slowly_than_the_rest_unless_something_else_is_said() -> None:
-    scales = {}
-    for name, more in {"default": {}, "full": {"lr_scales": {}}, "gru": {"memory": "gru"}}.items():
-        words = {key: value for key, value in TINY.items() if key != "d_state" or name != "gru"}
-        config = config_of().rl_module(model_config={**words, "max_seq_len": 4, **more})
+    gru = {key: value for key, value in TINY.items() if key != "d_state"} | {"memory": "gru"}
+    for words, expected in (
+        (TINY, {"trunk/memory/B": 0.3, "trunk/memory/log_dt": 0.03, "heads/actor/kernel": 1.0}),
+        ({**TINY, "lr_scales": {"heads": 2.0}, "dynamics_lr_scale": 0.5}, {"trunk/memory/log_dt": 0.5}),
+        ({**TINY, "lr_scales": {}, "dynamics_lr_scale": 1.0}, {"trunk/memory/log_dt": 1.0}),
+        (gru, {"heads/actor/kernel": 1.0}),
+    ):
+        config = config_of().rl_module(model_config={**words, "max_seq_len": 4})
         learner = config.build_learner(env=None, spaces=spaces())
-        scales[name] = learner.module[DEFAULT_MODULE_ID].lr_scales
+        module = learner.module[DEFAULT_MODULE_ID]
+        scales, parameters = module.parameter_scales(), dict(module.network.named_parameters())
+        assert {name: round(scales[id(parameters[name])], 3) for name in expected} == expected
         (optimizer,) = learner._named_optimizers.values()
-        assert len(optimizer.param_groups) == (2 if name == "default" else 1)
-    assert scales == {"default": {"memory": 0.3}, "full": {}, "gru": {}}
+        assert len(optimizer.param_groups) == len({1.0, *scales.values()})
+
+
+@pytest.mark.parametrize(
+    ("memory", "scale", "message"),
+    [
+        ("s5", 0, r"^model_config\['dynamics_lr_scale'\]: got 0, expected a finite number > 0$"),
+        ("gru", 0.1, r"^dynamics_lr_scale: got 0.1, expected 1 with memory 'gru'$"),
+    ],
+)
+def test_a_scale_of_dynamics_that_cannot_be_is_refused(memory: str, scale: float, message: str) -> None:
+    config = config_of().rl_module(
+        model_config={"memory": memory, "dynamics_lr_scale": scale, "max_seq_len": 4}
+    )
+    with pytest.raises(ValueError, match=message):
+        config.build_learner(env=None, spaces=spaces())
 
 
 def test_something_has_to_learn() -> None:

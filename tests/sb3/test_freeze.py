@@ -53,16 +53,21 @@ def test_a_part_may_learn_more_slowly() -> None:
 
 
 def test_s5_learns_more_slowly_than_the_rest_unless_something_else_is_said(tmp_path: Path) -> None:
+    def rates(model: S5RecurrentPPO) -> tuple[dict[str, float], float]:
+        return dict(model.policy.lr_scales), model.policy.dynamics_lr_scale
+
     model = make()
-    assert model.policy.lr_scales == {"memory": 0.3}
-    assert make(lr_scales={}).policy.lr_scales == make(memory="lru", d_state=8).policy.lr_scales == {}
+    assert rates(model) == ({"memory": 0.3}, 0.1)
+    assert rates(make(lr_scales={})) == ({}, 0.1)
+    assert rates(make(dynamics_lr_scale=1.0)) == ({"memory": 0.3}, 1.0)
+    assert rates(make(memory="lru", d_state=8)) == ({}, 1.0)
     model.save(tmp_path / "model")
-    assert S5RecurrentPPO.load(tmp_path / "model").policy.lr_scales == {"memory": 0.3}
+    assert rates(S5RecurrentPPO.load(tmp_path / "model")) == ({"memory": 0.3}, 0.1)
 
 
 def test_the_state_of_an_optimizer_with_one_rate_can_be_loaded() -> None:
-    """A model that was saved before S5 had a rate of its own."""
-    old, new = make(lr_scales={}).policy, make(lr_scales={"memory": 0.3, "heads": 2.0}).policy
+    """A model that was saved before S5 had rates of its own."""
+    old, new = make(lr_scales={}, dynamics_lr_scale=1.0).policy, make(lr_scales={"heads": 2.0}).policy
     for i, p in enumerate(old.parameters()):
         p.grad = th.full_like(p, float(i + 1))
     old.optimizer.step()

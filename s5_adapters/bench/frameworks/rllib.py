@@ -93,6 +93,7 @@ def _config(cell: Cell, weights: Path | None, record: Recorder) -> S5PPOConfig:
             "model_config": {
                 "weights": load_policy(weights),
                 "lr_scales": config.lr_scales,
+                "dynamics_lr_scale": config.dynamics_lr_scale,
                 "max_seq_len": cell.spec.row_length,
             }
         }

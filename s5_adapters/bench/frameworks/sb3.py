@@ -51,8 +51,8 @@ def train(
     env = VecMonitor(
         JaxVecEnv(config.env_id, num_envs=config.num_envs, seed=cell.seed, **dict(config.env_kwargs))
     )
-    s5 = {"weights": str(weights), "lr_scales": config.lr_scales}
-    policy = s5 if weights else _own_lstm(cell, record)
+    rates = {"lr_scales": config.lr_scales, "dynamics_lr_scale": config.dynamics_lr_scale}
+    policy = {"weights": str(weights), **rates} if weights else _own_lstm(cell, record)
     model = algorithm(
         "S5Policy" if weights else "MlpLstmPolicy",
         env,

@@ -28,23 +28,28 @@ def complete(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
     return {**sizes, **memory_class(name).policy_defaults(sizes), **said}
 
 
-def complete_lr_scales(name: str, said: Mapping[str, float] | None) -> Mapping[str, float]:
-    """Return what multiplies the learning rate of a policy's parts, by part, where it is not annealed.
+def complete_rates(
+    name: str, lr_scales: Mapping[str, float] | None, dynamics_lr_scale: float | None
+) -> tuple[Mapping[str, float], float]:
+    """Return what multiplies the learning rate of a policy's parts and of its memory's dynamics.
 
-    Parts left out learn at the full rate.
+    For policies whose rate is constant, or may be. Parts that are left out learn at the full rate.
 
     Args:
         name: a registered memory.
-        said: those scales; None where nothing was said, which leaves it to the memory.
+        lr_scales: by part; None leaves it to the memory.
+        dynamics_lr_scale: of the dynamics besides; None leaves it to the memory.
 
     Raises:
-        ValueError: an unknown memory.
+        ValueError: an unknown memory; a scale of dynamics that it does not have.
 
     """
-    if said is not None:
-        return said
-    scale = memory_class(name).constant_rate_scale
-    return {} if scale == 1 else {"memory": scale}
+    memory = memory_class(name)
+    scales = dict(memory.constant_rate_scales)
+    own = scales.pop("dynamics", 1.0)
+    if dynamics_lr_scale not in (None, 1) and not memory.dynamics:
+        raise ValueError(f"dynamics_lr_scale: got {dynamics_lr_scale:g}, expected 1 with memory {name!r}")
+    return scales if lr_scales is None else lr_scales, own if dynamics_lr_scale is None else dynamics_lr_scale
 
 
 def complete_as_formerly(name: str, said: Mapping[str, Any]) -> dict[str, Any]:

@@ -57,8 +57,9 @@ class Memory(ABC):
     """The name in the registry."""
     dynamics: ClassVar[tuple[str, ...]] = ()
     """The parameters that say how the state fades and turns, which some train at a lower rate."""
-    constant_rate_scale: ClassVar[float] = 1.0
-    """What a learning rate that is not annealed is multiplied by for this memory, unless a policy says it."""
+    constant_rate_scales: ClassVar[Mapping[str, float]] = {}
+    """What a learning rate that is not annealed is multiplied by unless a policy says it: "memory" for all
+    parameters of this memory, "dynamics" for those of its dynamics besides."""
 
     d_model: int = 64
     n_layers: int = 1

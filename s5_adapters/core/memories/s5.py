@@ -50,7 +50,7 @@ class S5(DiagonalStack):
 
     prepared_from: ClassVar[tuple[str, ...]] = ("log_dt", "C")
     dynamics: ClassVar[tuple[str, ...]] = ("lambda_re", "lambda_im", "log_dt")
-    constant_rate_scale: ClassVar[float] = 0.3
+    constant_rate_scales: ClassVar[Mapping[str, float]] = {"memory": 0.3, "dynamics": 0.1}
 
     d_state: int = 64
     n_blocks: int = 1

@@ -1,6 +1,6 @@
 """Parts of the network by the names that users say: to freeze one, or let it learn more slowly."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 from flax.core import FrozenDict, freeze
@@ -29,6 +29,23 @@ def part_of(name: str) -> str:
     """
     first, second = name.split("/")[:2]
     return "heads" if first == "heads" else _PART_OF[second]
+
+
+def rate_scale(
+    name: str, lr_scales: Mapping[str, float], dynamics_lr_scale: float, dynamics: Container[str]
+) -> float:
+    """Return what multiplies a parameter's learning rate.
+
+    Args:
+        name: its path in the network's parameters.
+        lr_scales: by part; those left out have 1.
+        dynamics_lr_scale: of the memory's dynamics, besides.
+        dynamics: their names (``Memory.dynamics``).
+
+    """
+    part = part_of(name)
+    is_dynamics = part == "memory" and name.rsplit("/", 1)[-1] in dynamics
+    return lr_scales.get(part, 1.0) * (dynamics_lr_scale if is_dynamics else 1.0)
 
 
 def parts(name: str, value: object) -> tuple[str, ...]:

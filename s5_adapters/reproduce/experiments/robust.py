@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from s5_adapters.core.memories.defaults import complete, complete_lr_scales
+from s5_adapters.core.memories.defaults import complete, complete_rates
 from s5_adapters.demo import CONFIGS
 from s5_adapters.purejax import PPOConfig
 from s5_adapters.reproduce.spec import Entry, Experiment, Scale, trained
@@ -63,8 +63,10 @@ LEARNERS = {
     "s5 on segments": ("S5RecurrentPPO", "S5Policy"),
     "lstm": ("RecurrentPPO", "MlpLstmPolicy"),
 }
+LR_SCALES, DYNAMICS_LR_SCALE = complete_rates("s5", None, None)
 _S5_DEFAULTS: dict[str, Any] = {
-    "lr_scales": dict(complete_lr_scales("s5", None)),
+    "lr_scales": dict(LR_SCALES),
+    "dynamics_lr_scale": DYNAMICS_LR_SCALE,
     **{name: complete("s5", {})[name] for name in ("dt_min", "dt_max", "clip_eigenvalues")},
 }
 """Said, since a cell's name is made of what is said: with another default it is another cell."""
@@ -72,11 +74,11 @@ NOVEL_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "half learning rate": {"arguments": {"learning_rate": 3.5e-4}},
     "annealed learning rate": {"anneal": True},
-    "default before": {"policy_kwargs": {"lr_scales": {}, "clip_eigenvalues": False}},
+    "default before": {
+        "policy_kwargs": {"lr_scales": {}, "dynamics_lr_scale": 1.0, "clip_eigenvalues": False}
+    },
     "memory at the full rate": {"policy_kwargs": {"lr_scales": {}}},
-    "memory at 0.1 of the rate": {"policy_kwargs": {"lr_scales": {"memory": 0.1}}},
-    "dynamics at 0.1 of the rate": {"policy_kwargs": {"dynamics_lr_scale": 0.1}},
-    "dynamics at 0.3 of the rate": {"policy_kwargs": {"dynamics_lr_scale": 0.3}},
+    "dynamics at the memory's rate": {"policy_kwargs": {"dynamics_lr_scale": 1.0}},
     "eigenvalues not bounded": {"policy_kwargs": {"clip_eigenvalues": False}},
     "target_kl 0.02": {"arguments": {"target_kl": 0.02}},
     "tighter policy clip": {"arguments": {"clip_range": 0.1}},
@@ -134,7 +136,8 @@ EXPERIMENT = Experiment(
         "`dynamics` are lambda and the time steps, whose learning rate S5's authors keep lower. `default "
         "before` is what came before the defaults were measured: eigenvalues not bounded, the time steps of "
         "the demo (.01 to .1) and of the trainer (.001 to .1; now .01 to 1), and in Stable-Baselines3 the "
-        "memory at the full rate (now at 0.3 of it, since the rate is not annealed there).",
+        "memory at the full rate (now at 0.3 of it, and lambda and the time steps at 0.03, since the rate is "
+        "not annealed there).",
     ),
     entries=entries,
     seeds={"small": 20, "paper": 20},
