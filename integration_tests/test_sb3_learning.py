@@ -67,7 +67,7 @@ def cartpole_score(seed: int) -> float:
 def test_cartpole_without_velocities_as_sb3_contrib_tests_it() -> None:
     scores = {seed: cartpole_score(seed) for seed in range(1, 6)}
     print(scores)
-    assert sum(score >= 450 for score in scores.values()) >= 4, scores
+    assert min(scores.values()) >= 450, scores
 
 
 @pytest.mark.slow
