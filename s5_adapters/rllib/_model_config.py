@@ -63,9 +63,8 @@ def read_model_config(
             beside them or under `memory_config`; `max_seq_len`; `weights`, a portable policy or its file,
             which also sets everything of the network that is left out; `freeze`, a list of parts ("encoder",
             "memory", "torsos", "heads"); `lr_scales`, a mapping of parts to what multiplies their learning
-            rate (None: 0.3 for S5), and `dynamics_lr_scale`, what multiplies that of the memory's dynamics
-            besides (None: 0.1 for S5); `actions_in_env_units`. What of the memory nobody sets has the
-            defaults that all ecosystems share.
+            rate, and `dynamics_lr_scale`, what multiplies that of the memory's dynamics besides;
+            `actions_in_env_units`. What of the memory nobody sets has the defaults that all ecosystems share.
         observation_space: a Box `(features,)`, or `(height, width, channels)` for images; or a Dict of such a
             Box, whatever its name, and `action_mask`, a Box or MultiBinary with one number for each action.
         action_space: Discrete, MultiDiscrete, MultiBinary or a one-dimensional Box.
@@ -106,10 +105,8 @@ def read_model_config(
         action_mask=has_action_mask(observation_space),
         **network,
     )
-    slower = given.get("dynamics_lr_scale")
-    if slower is not None:
-        slower = positive("model_config['dynamics_lr_scale']", slower)
-    lr_scales, dynamics_lr_scale = complete_rates(memory, given.get("lr_scales"), slower)
+    slower = positive("model_config['dynamics_lr_scale']", given.get("dynamics_lr_scale", 1.0))
+    lr_scales, dynamics_lr_scale = complete_rates(memory, given.get("lr_scales", {}), slower)
     former = None
     if weights is None:
         former = config.replace(memory_config=complete_as_formerly(memory, memory_config))

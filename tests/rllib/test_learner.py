@@ -229,13 +229,12 @@ def test_what_is_frozen_stays_and_a_part_may_learn_more_slowly() -> None:
         torch.testing.assert_close(moved, torch.full_like(moved, expected), rtol=0.01, atol=1e-9)
 
 
-def test_s5_learns_more_slowly_than_the_rest_unless_something_else_is_said() -> None:
-    gru = {key: value for key, value in TINY.items() if key != "d_state"} | {"memory": "gru"}
+def test_the_memorys_dynamics_may_learn_more_slowly_still() -> None:
+    slower = {"lr_scales": {"memory": 0.3}, "dynamics_lr_scale": 0.1}
     for words, expected in (
-        (TINY, {"trunk/memory/B": 0.3, "trunk/memory/log_dt": 0.03, "heads/actor/kernel": 1.0}),
+        (TINY, {"trunk/memory/B": 1.0, "trunk/memory/log_dt": 1.0, "heads/actor/kernel": 1.0}),
+        (TINY | slower, {"trunk/memory/B": 0.3, "trunk/memory/log_dt": 0.03, "heads/actor/kernel": 1.0}),
         ({**TINY, "lr_scales": {"heads": 2.0}, "dynamics_lr_scale": 0.5}, {"trunk/memory/log_dt": 0.5}),
-        ({**TINY, "lr_scales": {}, "dynamics_lr_scale": 1.0}, {"trunk/memory/log_dt": 1.0}),
-        (gru, {"heads/actor/kernel": 1.0}),
     ):
         config = config_of().rl_module(model_config={**words, "max_seq_len": 4})
         learner = config.build_learner(env=None, spaces=spaces())
