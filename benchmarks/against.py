@@ -2,13 +2,15 @@
 
     git worktree add --detach ../before COMMIT
     python benchmarks/against.py ../before
-    python benchmarks/against.py ../before --cases SB3 --rounds 20
+    python benchmarks/against.py ../before --cases SB3 --rounds 20 --pairs 5
 
 Each checkout has a process of its own for each case, with the same libraries; they take turns, sample by
-sample, so that whatever else the machine does slows both alike. `ratio` is the median over rounds of this
-checkout's time over the other's; `least` is the ratio of the fastest samples. `first` are the seconds of
-building and of the first call, compilation included and no cache read, once each. Exits 1 where a median
-ratio is above 1 + `--tolerance`.
+sample, so that whatever else the machine does slows both alike. A process keeps what chance gave it, above
+all where its memory lies: one checkout against itself differs by up to 5 % for as long as both live. So
+there are several pairs of processes. `ratio` is the median over rounds of this checkout's time over the
+other's, and then over pairs, each of which `pairs` shows; `least` is the ratio of the fastest samples.
+`first` are the seconds of building and of the first call, compilation included and no cache read, of the
+first pair. Exits 1 where a ratio is above 1 + `--tolerance`.
 """
 
 from __future__ import annotations
@@ -71,29 +73,48 @@ class Worker:
         self.process.wait(timeout=60)
 
 
-def compare(case: str, ours: Worker, theirs: Worker, rounds: int) -> dict[str, Any]:
-    """Measure one case on both sides."""
+def compare(case: str, checkouts: tuple[Path, Path], folder: Path, rounds: int, pairs: int) -> dict[str, Any]:
+    """Measure one case on both sides, with new processes for each pair."""
+    found = []
+    for number in range(pairs):
+        ours, theirs = (Worker(each, folder / f"{number}-{i}.txt") for i, each in enumerate(checkouts))
+        try:
+            found.append(_sample(case, ours, theirs, rounds))
+        finally:
+            ours.close()
+            theirs.close()
+    ratios = [statistics.median(a / b for a, b in samples) for _, samples in found]
+    ours_s, theirs_s = zip(*(pair for _, samples in found for pair in samples), strict=True)
+    first = found[0][0]
+    return {
+        "case": case,
+        "rounds": rounds,
+        "before_s": round(statistics.median(theirs_s), 5),
+        "now_s": round(statistics.median(ours_s), 5),
+        "ratio": round(statistics.median(ratios), 3),
+        "pairs": " ".join(f"{ratio:.3f}" for ratio in ratios),
+        "least": round(min(ours_s) / min(theirs_s), 3),
+        "first_before_s": round(first[1], 2),
+        "first_now_s": round(first[0], 2),
+    }
+
+
+Pair = tuple[float, float]
+
+
+def _sample(case: str, ours: Worker, theirs: Worker, rounds: int) -> tuple[Pair, list[Pair]]:
+    """Return seconds of the first calls and of each round, ours and theirs."""
     first = ours.seconds(case), theirs.seconds(case)
     for side in (ours, theirs):
         side.seconds(case)
-    samples: list[tuple[float, float]] = []
+    samples: list[Pair] = []
     for number in range(rounds):
         if number % 2:
             samples.append((ours.seconds(case), theirs.seconds(case)))
         else:
             before = theirs.seconds(case)
             samples.append((ours.seconds(case), before))
-    ours_s, theirs_s = zip(*samples, strict=True)
-    return {
-        "case": case,
-        "rounds": rounds,
-        "before_s": round(statistics.median(theirs_s), 5),
-        "now_s": round(statistics.median(ours_s), 5),
-        "ratio": round(statistics.median(a / b for a, b in samples), 3),
-        "least": round(min(ours_s) / min(theirs_s), 3),
-        "first_before_s": round(first[1], 2),
-        "first_now_s": round(first[0], 2),
-    }
+    return first, samples
 
 
 def commit_of(checkout: Path) -> str:
@@ -120,7 +141,8 @@ def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, Path, li
 def main() -> int:
     """Measure, print, record."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=15, help="samples of a pair of processes")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of processes, one after the other")
     parser.add_argument("--tolerance", type=float, default=0.05)
     options, other, cases = parse(parser)
     info = machine()
@@ -128,13 +150,7 @@ def main() -> int:
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for case in cases:
-            ours = Worker(HERE.parent, Path(folder) / "ours.txt")
-            theirs = Worker(other, Path(folder) / "theirs.txt")
-            try:
-                rows.append(compare(case, ours, theirs, options.rounds))
-            finally:
-                ours.close()
-                theirs.close()
+            rows.append(compare(case, (HERE.parent, other), Path(folder), options.rounds, options.pairs))
             print(table(list(rows[-1]), [list(rows[-1].values())]), flush=True)
     print(table(list(rows[0]), [list(row.values()) for row in rows]))
     if not options.no_record:
