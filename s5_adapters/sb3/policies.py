@@ -210,6 +210,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             share_features_extractor=share_features_extractor,
         )
         self._encoder = tuple(said.encoder or ())
+        if optimizer_kwargs is None and optimizer_class is th.optim.Adam:
+            optimizer_kwargs = {"eps": 1e-5, "fused": True}  # SB3's epsilon; one kernel for all parameters
         net_arch, features_extractor_kwargs = said.net_arch, said.features_extractor_kwargs
         self.normalizer: Normalizer | None = None
         if extractor is ImageInput and not normalize_images:

@@ -79,6 +79,14 @@ def test_the_state_of_an_optimizer_with_one_rate_can_be_loaded() -> None:
         assert all(th.equal(there[name], here[name]) for name in there)
 
 
+def test_adam_steps_all_parameters_in_one_kernel_unless_its_arguments_are_said() -> None:
+    assert [group["fused"] for group in make().policy.optimizer.param_groups] == [True] * 3
+    assert make().policy.optimizer.param_groups[0]["eps"] == 1e-5
+    said = make(optimizer_kwargs={"eps": 1e-3}).policy.optimizer.param_groups[0]
+    assert (said["fused"], said["eps"]) == (None, 1e-3)
+    assert isinstance(make(optimizer_class=th.optim.SGD).policy.optimizer, th.optim.SGD)
+
+
 def test_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^freeze\[0\]: got 'memroy', expected one of memory, "):
         make(freeze=("memroy",))
