@@ -9,7 +9,7 @@ from flax.core import FrozenDict
 
 import s5_envs
 from s5_adapters.core import ActorCritic, ActorCriticConfig, Box, MaskedObservation
-from s5_adapters.core.memories.memory import memory_class
+from s5_adapters.core.memories.defaults import require_dynamics
 from s5_adapters.core.network.parts import part_of, require_learning
 from s5_adapters.core.network.spaces import action_spec, has_action_mask, observation_shape
 from s5_adapters.core.xla.shared import Shared
@@ -156,9 +156,7 @@ def build_problem(config: TrainConfig) -> Problem:
             that leaves nothing to learn, an environment that does not do what its interface says, and spaces
             that the network has no head or encoder for.
     """
-    if config.dynamics_lr_scale != 1 and not memory_class(config.memory).dynamics:
-        scale = config.dynamics_lr_scale
-        raise ValueError(f"dynamics_lr_scale: got {scale:g}, expected 1 with memory {config.memory!r}")
+    require_dynamics(config.memory, config.dynamics_lr_scale)
     problem = Problem.of(config.env_id, config.env_kwargs, config.network, config.resets)
     if config.freeze:
         paths = jax.tree_util.tree_leaves_with_path(problem.net.param_shapes())

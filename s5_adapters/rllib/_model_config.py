@@ -11,7 +11,7 @@ import gymnasium as gym
 from s5_adapters.core import ActionSpec, ActorCriticConfig
 from s5_adapters.core.checks import integer, nearest_names, positive
 from s5_adapters.core.files.weights import Policy, as_policy, require_same_network
-from s5_adapters.core.memories.defaults import complete, complete_as_formerly, complete_rates
+from s5_adapters.core.memories.defaults import complete, complete_as_formerly, require_dynamics
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network import parts
 from s5_adapters.core.network.spaces import ACTION_MASK, action_spec, has_action_mask, observation_shape
@@ -105,8 +105,8 @@ def read_model_config(
         action_mask=has_action_mask(observation_space),
         **network,
     )
-    slower = positive("model_config['dynamics_lr_scale']", given.get("dynamics_lr_scale", 1.0))
-    lr_scales, dynamics_lr_scale = complete_rates(memory, given.get("lr_scales", {}), slower)
+    dynamics_lr_scale = positive("model_config['dynamics_lr_scale']", given.get("dynamics_lr_scale", 1.0))
+    require_dynamics(memory, dynamics_lr_scale)
     former = None
     if weights is None:
         former = config.replace(memory_config=complete_as_formerly(memory, memory_config))
@@ -118,7 +118,7 @@ def read_model_config(
         max_seq_len=None if max_seq_len is None else integer("model_config['max_seq_len']", max_seq_len),
         weights=weights,
         freeze=parts.parts("model_config['freeze']", given.get("freeze", ())),
-        lr_scales=parts.part_scales("model_config['lr_scales']", lr_scales),
+        lr_scales=parts.part_scales("model_config['lr_scales']", given.get("lr_scales", {})),
         dynamics_lr_scale=dynamics_lr_scale,
     )
 

@@ -55,8 +55,8 @@ class S5Model(TorchModelV2, NetworkHolder):
                 'model={"custom_model": "s5", "max_seq_len": ...}'
             )
         read = read_model_config(custom_model_config, obs_space, action_space)
-        rates = [custom_model_config.get(name) for name in ("lr_scales", "dynamics_lr_scale")]
-        if read.network.action_mask or read.freeze or any(rates):
+        is_scaled = read.lr_scales or read.dynamics_lr_scale != 1
+        if read.network.action_mask or read.freeze or is_scaled:
             raise ValueError(
                 "action_mask, freeze, lr_scales, dynamics_lr_scale: they take the new API stack's S5RLModule"
             )

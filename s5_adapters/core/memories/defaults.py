@@ -44,12 +44,22 @@ def complete_rates(
         ValueError: an unknown memory; a scale of dynamics that it does not have.
 
     """
-    memory = memory_class(name)
-    scales = dict(memory.constant_rate_scales)
+    scales = dict(memory_class(name).constant_rate_scales)
     own = scales.pop("dynamics", 1.0)
-    if dynamics_lr_scale not in (None, 1) and not memory.dynamics:
+    dynamics_lr_scale = own if dynamics_lr_scale is None else dynamics_lr_scale
+    require_dynamics(name, dynamics_lr_scale)
+    return scales if lr_scales is None else lr_scales, dynamics_lr_scale
+
+
+def require_dynamics(name: str, dynamics_lr_scale: float) -> None:
+    """Refuse to scale the learning rate of dynamics that a memory does not have.
+
+    Raises:
+        ValueError: an unknown memory; a scale other than 1 with a memory without dynamics; one line.
+
+    """
+    if dynamics_lr_scale != 1 and not memory_class(name).dynamics:
         raise ValueError(f"dynamics_lr_scale: got {dynamics_lr_scale:g}, expected 1 with memory {name!r}")
-    return scales if lr_scales is None else lr_scales, own if dynamics_lr_scale is None else dynamics_lr_scale
 
 
 def complete_as_formerly(name: str, said: Mapping[str, Any]) -> dict[str, Any]:
