@@ -19,8 +19,11 @@ from s5_adapters.sb3 import JaxVecEnv, S5RecurrentPPO
 th.set_num_threads(1)
 
 
-def name_the_previous_card(memory: str) -> float:
-    """The return after 40,000 steps of naming the suit of the card before the one on show."""
+def name_the_previous_card(memory: str, seed: int = 0) -> float:
+    """The return after 60,000 steps of naming the suit of the card before the one on show.
+
+    The rate falls to nothing: at a constant 3e-3 the last update of a run is now and then a bad one.
+    """
     env = VecMonitor(JaxVecEnv("RepeatPreviousEasy", 16, k=2))
     model = S5RecurrentPPO(
         "S5Policy",
@@ -28,11 +31,11 @@ def name_the_previous_card(memory: str) -> float:
         n_steps=51,
         batch_size=204,
         n_epochs=6,
-        learning_rate=3e-3,
+        learning_rate=lambda left: 3e-3 * left,
         gamma=0.5,
-        seed=0,
+        seed=seed,
         policy_kwargs={"memory": memory, "d_model": 32, "n_layers": 1, "net_arch": [32]},
-    ).learn(40_000)
+    ).learn(60_000)
     return float(evaluate_policy(model, env, n_eval_episodes=32)[0])
 
 
