@@ -37,7 +37,12 @@ from s5_adapters.core.memories.defaults import complete_rates
 from s5_adapters.core.network import parts
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
-from s5_adapters.sb3.arguments import ACTIVATION_NAMES, NetworkArguments, critic_topology
+from s5_adapters.sb3.arguments import (
+    ACTIVATION_NAMES,
+    NetworkArguments,
+    critic_topology,
+    require_unit_actions,
+)
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.parts import MAX_STOCK_STATE, MemoryPart
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
@@ -252,6 +257,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             optimizer_class,
             optimizer_kwargs,
         )
+        if squash_output:
+            require_unit_actions(action_space)
         layers, width = self._trunk.layout.shape
         self.lstm_hidden_state_shape = (layers, 1, width)
         self.shared_lstm = self._critic_memory.startswith("shared")

@@ -14,6 +14,7 @@ from stable_baselines3.common.type_aliases import GymEnv
 from stable_baselines3.common.utils import FloatSchedule
 
 from s5_adapters.core.files.weights import as_policy
+from s5_adapters.sb3.arguments import RefusedArgument
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.policies import CnnS5Policy, MultiInputS5Policy, S5Policy
 from s5_adapters.sb3.segments import (
@@ -97,7 +98,7 @@ class S5RecurrentPPO(RecurrentPPO):
         if batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}, expected at least 1")
         if total == 1 and self.normalize_advantage:
-            raise ValueError(
+            raise RefusedArgument(
                 "n_steps * n_envs is 1: one advantage cannot be normalised; expected at least 2 or "
                 "normalize_advantage=False"
             )
@@ -119,7 +120,7 @@ class S5RecurrentPPO(RecurrentPPO):
         self.clip_range = FloatSchedule(self.clip_range)
         if self.clip_range_vf is not None:
             if isinstance(self.clip_range_vf, float | int) and self.clip_range_vf <= 0:
-                raise ValueError(
+                raise RefusedArgument(
                     f"clip_range_vf is {self.clip_range_vf}, expected a positive number, or None for none"
                 )
             self.clip_range_vf = FloatSchedule(self.clip_range_vf)

@@ -338,3 +338,26 @@ class TestCompilation:
         before = len(compiled)
         ppo.learn(40 * 3 * 2)
         assert len(compiled) - before <= 4
+
+
+@pytest.mark.parametrize("algorithm", [S5RecurrentPPO, RecurrentPPO])
+def test_squashed_actions_are_refused_where_rollouts_would_play_others_than_predict(
+    algorithm: type[RecurrentPPO],
+) -> None:
+    kwargs = {"use_sde": True, "policy_kwargs": {**SMALL, "squash_output": True}}
+    with pytest.raises(ValueError, match=r"^squash_output=True: got actions from -2 to 3, expected -1 to 1"):
+        model(algorithm, spaces.Box(np.array([-2, -1], np.float32), np.array([1, 3], np.float32)), **kwargs)
+    squashed = model(algorithm, spaces.Box(-1, 1, (2,)), **kwargs)
+    squashed.learn(60)
+    assert np.abs(squashed.rollout_buffer.actions).max() <= 1
+    obs = squashed._last_obs
+    played = squashed.policy.predict(obs, deterministic=True)[0]
+    states = RNNStates(*(2 * [tuple(th.zeros_like(part) for part in squashed._last_lstm_states.pi)]))
+    trained = squashed.policy(th.as_tensor(obs), states, th.ones(3), deterministic=True)[0]
+    np.testing.assert_allclose(played, trained.detach().numpy(), atol=1e-6)
+
+
+def test_what_sb3_refuses_by_an_assertion_is_caught_as_one() -> None:
+    for refused in (ValueError, AssertionError):
+        with pytest.raises(refused, match=r"^clip_range_vf is -0.2, expected a positive number"):
+            model(clip_range_vf=-0.2)
