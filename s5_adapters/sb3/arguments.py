@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
-import numpy as np
-from gymnasium import spaces
 from torch import nn
 
 from s5_adapters.core import ActorCriticConfig, Memory, make_memory
@@ -22,7 +20,6 @@ __all__ = [
     "NetworkArguments",
     "RefusedArgument",
     "critic_topology",
-    "require_unit_actions",
 ]
 
 DEFAULT_CRITIC_MEMORY = "shared"
@@ -39,28 +36,6 @@ ACTIVATION_NAMES: dict[type[nn.Module], str] = {
 
 class RefusedArgument(ValueError, AssertionError):
     """What SB3 refuses by an assertion, and this project by a `ValueError`: caught as either."""
-
-
-def require_unit_actions(action_space: spaces.Space[Any]) -> None:
-    """Refuse squashed actions in other units than the environment's.
-
-    sb3-contrib's `RecurrentPPO` plays a squashed action, which lies in [-1, 1], as it is, while `predict`
-    returns it in the environment's units: the policy would play other actions than it was trained on.
-
-    Args:
-        action_space: the environment's.
-
-    Raises:
-        ValueError: a space with other bounds than -1 and 1; one line.
-    """
-    if not isinstance(action_space, spaces.Box):
-        return
-    low, high = action_space.low, action_space.high
-    if np.any(low != -1) or np.any(high != 1):
-        raise ValueError(
-            f"squash_output=True: got actions from {low.min():g} to {high.max():g}, expected -1 to 1: wrap "
-            "the environment in gymnasium.wrappers.RescaleAction(env, -1, 1)"
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,18 +37,14 @@ from s5_adapters.core.memories.defaults import complete_rates
 from s5_adapters.core.network import parts
 from s5_adapters.core.network.trunk import Trunk
 from s5_adapters.sb3.acting import Acting, acting_program, draw_noise
-from s5_adapters.sb3.arguments import (
-    ACTIVATION_NAMES,
-    NetworkArguments,
-    critic_topology,
-    require_unit_actions,
-)
+from s5_adapters.sb3.arguments import ACTIVATION_NAMES, NetworkArguments, critic_topology
 from s5_adapters.sb3.finite import check_finite
 from s5_adapters.sb3.parts import MAX_STOCK_STATE, MemoryPart
 from s5_adapters.sb3.portable import check_weights, load_weights, statistics_module, to_portable
 from s5_adapters.sb3.predicting import flags, numbers, state_pair
 from s5_adapters.sb3.rates import freeze_parts, has_scaled_parts, optimizer_with_scaled_parts
 from s5_adapters.sb3.rollout_check import RandomState, difference
+from s5_adapters.sb3.squashed import from_env_units, to_env_units
 from s5_adapters.sb3.torsos import Torsos
 from s5_adapters.sb3.trunk import FlatTrunk, Programs
 from s5_adapters.sb3.unchanged import head_parameters
@@ -257,8 +253,6 @@ class S5Policy(RecurrentActorCriticPolicy):
             optimizer_class,
             optimizer_kwargs,
         )
-        if squash_output:
-            require_unit_actions(action_space)
         layers, width = self._trunk.layout.shape
         self.lstm_hidden_state_shape = (layers, 1, width)
         self.shared_lstm = self._critic_memory.startswith("shared")
@@ -313,7 +307,8 @@ class S5Policy(RecurrentActorCriticPolicy):
             deterministic: take the most likely action.
 
         Returns:
-            actions `(batch, *action_shape)`, values `(batch, 1)`, log-probabilities `(batch,)`, next states.
+            actions `(batch, *action_shape)`, in the environment's units even if squashed, values
+            `(batch, 1)`, log-probabilities `(batch,)`, next states.
         """
         features = self._features(obs)
         starts = self._check(features, episode_starts, lstm_states.pi, lstm_states.vf)
@@ -363,7 +358,7 @@ class S5Policy(RecurrentActorCriticPolicy):
 
         Args:
             obs: `(n_seq * steps, *obs_shape)`, each sequence's steps together.
-            actions: `(n_seq * steps, ...)`.
+            actions: `(n_seq * steps, ...)`, as `forward` returned them.
             lstm_states: the states at the sequences' starts, pairs of `(n_layers, n_seq, width)`.
             episode_starts: `(n_seq * steps,)`; episodes may start anywhere within a sequence.
         """
@@ -372,6 +367,8 @@ class S5Policy(RecurrentActorCriticPolicy):
         latent_pi, latent_vf = self._bucketed_sequence(features, lstm_states.pi, lstm_states.vf, starts)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
         values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
+        if self.squash_output:
+            actions = from_env_units(actions, self.action_space)
         return values, distribution.log_prob(actions), distribution.entropy()
 
     def predict(
@@ -473,7 +470,13 @@ class S5Policy(RecurrentActorCriticPolicy):
         values = self.value_net(latent_vf)
         distribution = self._get_action_dist_from_latent(latent_pi)
         actions = distribution.get_actions(deterministic=deterministic)
-        log_prob = distribution.log_prob(actions)
+        if self.squash_output:
+            # And back, so that training, which knows no others, finds this very log-probability.
+            played = to_env_units(actions, self.action_space)
+            log_prob = distribution.log_prob(from_env_units(played, self.action_space))
+            actions = played
+        else:
+            log_prob = distribution.log_prob(actions)
         return actions.reshape((-1, *(self.action_space.shape or ()))), values, log_prob
 
     def _act_unless_changed(self, *given: Any, deterministic: bool) -> Acted | None:

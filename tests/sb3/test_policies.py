@@ -340,21 +340,47 @@ class TestCompilation:
         assert len(compiled) - before <= 4
 
 
+class Recorded(ShortEpisodes):
+    """Keeps the actions that it is given."""
+
+    def __init__(self, action_space: spaces.Space) -> None:
+        super().__init__(action_space)
+        self.given: list[np.ndarray] = []
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.given.append(action)
+        return super().step(action)
+
+
 @pytest.mark.parametrize("algorithm", [S5RecurrentPPO, RecurrentPPO])
-def test_squashed_actions_are_refused_where_rollouts_would_play_others_than_predict(
+def test_squashed_actions_are_played_in_the_environments_units_as_predict_returns_them(
     algorithm: type[RecurrentPPO],
 ) -> None:
-    kwargs = {"use_sde": True, "policy_kwargs": {**SMALL, "squash_output": True}}
-    with pytest.raises(ValueError, match=r"^squash_output=True: got actions from -2 to 3, expected -1 to 1"):
-        model(algorithm, spaces.Box(np.array([-2, -1], np.float32), np.array([1, 3], np.float32)), **kwargs)
-    squashed = model(algorithm, spaces.Box(-1, 1, (2,)), **kwargs)
-    squashed.learn(60)
-    assert np.abs(squashed.rollout_buffer.actions).max() <= 1
-    obs = squashed._last_obs
-    played = squashed.policy.predict(obs, deterministic=True)[0]
-    states = RNNStates(*(2 * [tuple(th.zeros_like(part) for part in squashed._last_lstm_states.pi)]))
-    trained = squashed.policy(th.as_tensor(obs), states, th.ones(3), deterministic=True)[0]
-    np.testing.assert_allclose(played, trained.detach().numpy(), atol=1e-6)
+    low, high = np.array([-2, 0.1], np.float32), np.array([3, 0.4], np.float32)
+    env = Recorded(spaces.Box(low, high))
+    squashing = {**SMALL, "squash_output": True, "log_std_init": 1.0}
+    settings: dict[str, Any] = {"n_steps": 40, "batch_size": 40, "n_epochs": 1, "seed": 1}
+    model = algorithm("S5Policy", env, use_sde=True, policy_kwargs=squashing, **settings)
+    recorded = rollout(model)
+    given = np.array(env.given)
+    assert (given >= low).all()
+    assert (given <= high).all()
+    assert (given.max(0) > low + 0.7 * (high - low)).all()
+    assert (given.min(0) < low + 0.3 * (high - low)).all()
+    np.testing.assert_allclose(np.reshape(recorded.actions, (-1, 2)), given, rtol=1e-5)
+    # Training sees the log-probabilities of the rollout.
+    for batch in recorded.get(40):
+        mask = batch.mask > 0.5
+        starts = batch.episode_starts
+        _, log_prob, _ = model.policy.evaluate_actions(
+            batch.observations, batch.actions, batch.lstm_states, starts
+        )
+        np.testing.assert_allclose(log_prob[mask].detach(), batch.old_log_prob[mask], atol=1e-4)
+    obs = env.reset(seed=3)[0]
+    played, _ = model.policy.predict(obs, deterministic=True)
+    states = RNNStates(*(2 * [tuple(th.zeros_like(part) for part in model._last_lstm_states.pi)]))
+    trained = model.policy(th.as_tensor(obs)[None], states, th.ones(1), deterministic=True)[0]
+    np.testing.assert_allclose(played, trained.detach().numpy()[0], rtol=1e-5)
 
 
 def test_what_sb3_refuses_by_an_assertion_is_caught_as_one() -> None:
