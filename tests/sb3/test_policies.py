@@ -352,17 +352,18 @@ class Recorded(ShortEpisodes):
         return super().step(action)
 
 
+@pytest.mark.parametrize("shape", [(2,), (1, 2)])
 @pytest.mark.parametrize("algorithm", [S5RecurrentPPO, RecurrentPPO])
 def test_squashed_actions_are_played_in_the_environments_units_as_predict_returns_them(
-    algorithm: type[RecurrentPPO],
+    algorithm: type[RecurrentPPO], shape: tuple[int, ...]
 ) -> None:
     low, high = np.array([-2, 0.1], np.float32), np.array([3, 0.4], np.float32)
-    env = Recorded(spaces.Box(low, high))
+    env = Recorded(spaces.Box(low.reshape(shape), high.reshape(shape)))
     squashing = {**SMALL, "squash_output": True, "log_std_init": 1.0}
     settings: dict[str, Any] = {"n_steps": 40, "batch_size": 40, "n_epochs": 1, "seed": 1}
     model = algorithm("S5Policy", env, use_sde=True, policy_kwargs=squashing, **settings)
     recorded = rollout(model)
-    given = np.array(env.given)
+    given = np.reshape(env.given, (-1, 2))
     assert (given >= low).all()
     assert (given <= high).all()
     assert (given.max(0) > low + 0.7 * (high - low)).all()
