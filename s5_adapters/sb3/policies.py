@@ -367,9 +367,7 @@ class S5Policy(RecurrentActorCriticPolicy):
         latent_pi, latent_vf = self._bucketed_sequence(features, lstm_states.pi, lstm_states.vf, starts)
         distribution = self._get_action_dist_from_latent(self.mlp_extractor.forward_actor(latent_pi))
         values = self.value_net(self.mlp_extractor.forward_critic(latent_vf))
-        if self.squash_output:
-            actions = from_env_units(actions, self.action_space)
-        return values, distribution.log_prob(actions), distribution.entropy()
+        return values, self._log_prob(distribution, actions), distribution.entropy()
 
     def predict(
         self,
@@ -471,13 +469,15 @@ class S5Policy(RecurrentActorCriticPolicy):
         distribution = self._get_action_dist_from_latent(latent_pi)
         actions = distribution.get_actions(deterministic=deterministic)
         if self.squash_output:
-            # And back, so that training, which knows no others, finds this very log-probability.
-            played = to_env_units(actions, self.action_space)
-            log_prob = distribution.log_prob(from_env_units(played, self.action_space))
-            actions = played
-        else:
-            log_prob = distribution.log_prob(actions)
+            actions = to_env_units(actions, self.action_space)
+        log_prob = self._log_prob(distribution, actions)
         return actions.reshape((-1, *(self.action_space.shape or ()))), values, log_prob
+
+    def _log_prob(self, distribution: Distribution, actions: th.Tensor) -> th.Tensor:
+        """Compute log-probabilities of actions as rollouts play them: the same here as in training."""
+        if self.squash_output:
+            actions = from_env_units(actions, self.action_space)
+        return distribution.log_prob(actions)
 
     def _act_unless_changed(self, *given: Any, deterministic: bool) -> Acted | None:
         """Act as `_act_with_heads` does; the first time compare with SB3's modules.
