@@ -111,11 +111,10 @@ class Train(Command):
                 run = self.settings.resolve()
                 if self.match_params:
                     run = replace(run, training=matched_to_s5(run.training))
-                if self.dry_run:
-                    return print_estimate(run.training)
                 if self.seeds is not None:
-                    if self.profile:
-                        raise ValueError("profile: expected it without --seeds")
+                    for name in ("profile", "dry_run"):
+                        if getattr(self, name):
+                            raise ValueError(f"{name.replace('_', '-')}: expected it without --seeds")
                     return train_seeds(
                         new_seeds_trainer(
                             run, self.seeds, self.devices, self.run_dir, reporter, self.resume == AUTO
@@ -124,6 +123,8 @@ class Train(Command):
                         interrupts,
                     )
                 run = replace(run, devices=device_count() if self.devices is None else self.devices)
+                if self.dry_run:
+                    return print_estimate(run.training, run.devices)
                 trainer = new_trainer(run, self.run_dir, reporter, goes_on=self.resume == AUTO)
         if self.profile and trainer.run_dir is not None:
             trace = trainer.profile(trainer.run_dir / "profile")
@@ -453,16 +454,17 @@ def matched_to_s5(config: "Algorithm") -> "Algorithm":
     return replace(config, memory_config=matched)
 
 
-def print_estimate(config: "Algorithm") -> int:
+def print_estimate(config: "Algorithm", devices: int) -> int:
     """Print what a run would take, and return the exit code."""
     from s5_adapters.purejax.estimate import estimate
 
-    found, updates, steps = estimate(config), config.num_updates, config.num_steps
+    found, updates, steps = estimate(config, devices), config.num_updates, config.num_steps
+    on_each = "" if devices == 1 else f" on each of {devices} devices"
     how = "measured" if found.measured_steps == steps else f"from {found.measured_steps} of {steps} steps"
     print(f"{config.env_id}, {config.memory}: {updates:,} updates of {config.steps_per_update:,} steps")
     print(f"parameters   {found.parameters:,}, {_size(found.parameter_bytes)}")
     print(f"checkpoint   {_size(found.state_bytes)}")
-    print(f"memory       {_size(found.memory_bytes)} (predicted by the compiler)")
+    print(f"memory       {_size(found.memory_bytes)}{on_each} (predicted by the compiler)")
     print(f"compile time {found.compile_seconds:.1f} s")
     print(f"an update    {found.seconds_per_update:.3g} s ({how})")
     print(f"the run      {found.seconds_per_update * updates / 3600:.3g} h")

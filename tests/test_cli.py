@@ -173,6 +173,15 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_dry_run_is_of_one_run_on_the_devices_there_are(capsys):
+    for option, value in (("seeds", "2"), ("devices", "99")):
+        assert main(["train", "--dry-run", f"--{option}", value]) == 2
+        message = capsys.readouterr().err
+        expected = {"seeds": "dry-run: expected it without --seeds", "devices": "devices: got 99, expected"}
+        assert expected[option] in message
+        assert message.count("\n") == 1
+
+
 def test_presets_are_configurations_and_the_published_one_is_the_paper_s():
     published = load_base("meta-cartpole").training
     assert published == PPOConfig.paper(env_id="MetaCartPole-v0", env_kwargs={"previous_action": True})

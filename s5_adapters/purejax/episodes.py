@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import is_zipfile
 
 import numpy as np
 
@@ -98,13 +99,15 @@ def load_episodes(path: str | Path, problem: Problem) -> Episodes:
 
 def _read_arrays(path: str | Path) -> dict[str, Array]:
     try:
-        file = np.load(path, allow_pickle=False)
-        if isinstance(file, np.ndarray):
-            raise ValueError("it holds a single array (.npy)")
-        with file:
-            return {name: file[name] for name in file.files}
+        with open(path, "rb") as file:
+            if not is_zipfile(file):
+                raise ValueError("it is no zip file, expected what numpy.savez writes")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
     except Exception as error:  # of zipfile, zlib or numpy, for each way in which a file can be damaged
         told = (str(error).splitlines() or [type(error).__name__])[0]
+        if "allow_pickle" in told:  # numpy's advice is to unpickle it
+            told = "it holds Python objects, expected numbers"
         raise ValueError(f"{path}: not a readable .npz of arrays: {told}") from error
 
 

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from s5_adapters.core import checks
 from s5_adapters.purejax.algorithms.algorithm import Algorithm
+from s5_adapters.purejax.split import split_of
+from s5_adapters.purejax.split_programs import SplitPrograms, programs_on
 from s5_adapters.purejax.training import Programs
 
 _SAMPLES = 4096
@@ -23,39 +26,39 @@ class Estimate(NamedTuple):
     state_bytes: int
     """What a checkpoint holds: parameters, optimiser, environments, memories."""
     memory_bytes: int
-    """Of the compiled update, as XLA has planned it: the state and everything that passes."""
+    """Of the compiled update on each device, as XLA has planned it: the state and everything that passes."""
     compile_seconds: float
     seconds_per_update: float
     measured_steps: int
     """Steps of the rollout that was measured, at most the configuration's ``num_steps``."""
 
 
-def estimate(config: Algorithm) -> Estimate:
+def estimate(config: Algorithm, devices: int = 1) -> Estimate:
     """Compile a run's update and time one over a rollout that may be shorter; nothing is kept of it.
 
     Args:
         config: what would be trained.
+        devices: over how many of this process's devices, at least 1.
 
     Raises:
-        ValueError: one line, as ``make_train``.
+        ValueError: one line, as ``Trainer``.
     """
-    key, rate = jax.random.key(0), jnp.float32(config.learning_rate)
-    programs = Programs.of(config)
-    state = jax.eval_shape(programs.init_state, key, rate)
+    split = split_of(checks.integer("devices", devices), devices)
+    programs = programs_on(config, split)
+    state = programs.init_state(jax.random.key(0), jnp.float32(config.learning_rate))
     started = time.perf_counter()
     update = _compiled(programs, state)
     compile_seconds = time.perf_counter() - started
-    planned = update.memory_analysis()
+    planned, parameters, state_bytes = update.memory_analysis(), jax.tree.leaves(state.params), _bytes(state)
 
     measured = dataclasses.replace(config, num_steps=min(config.num_steps, -(-_SAMPLES // config.num_envs)))
     if measured != config:
-        programs = Programs.of(measured)
-        update = _compiled(programs, jax.eval_shape(programs.init_state, key, rate))
-    seconds = _seconds_of_an_update(update, programs.init_state(key, rate))
+        update = _compiled(programs_on(measured, split), state)
+    seconds = _seconds_of_an_update(update, state)
     return Estimate(
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
-        parameter_bytes=_bytes(state.params),
-        state_bytes=_bytes(state),
+        parameters=sum(leaf.size for leaf in parameters),
+        parameter_bytes=_bytes(parameters),
+        state_bytes=state_bytes,
         memory_bytes=planned.argument_size_in_bytes
         + planned.output_size_in_bytes
         - planned.alias_size_in_bytes
@@ -66,7 +69,7 @@ def estimate(config: Algorithm) -> Estimate:
     )
 
 
-def _compiled(programs: Programs, state: Any) -> Any:
+def _compiled(programs: Programs | SplitPrograms, state: Any) -> Any:
     return programs.run_chunk.lower(state, jnp.int32(1), buffer_size=1).compile()
 
 

@@ -13,8 +13,8 @@ from s5_adapters.purejax.algorithms.metrics import Metrics
 from s5_adapters.purejax.problem import Problem, Pytree, build_problem
 from s5_adapters.purejax.processes import are_several
 from s5_adapters.purejax.rollout import Carry
-from s5_adapters.purejax.split import AXIS, Split
-from s5_adapters.purejax.training import run_updates
+from s5_adapters.purejax.split import AXIS, WHOLE, Split
+from s5_adapters.purejax.training import Programs, run_updates
 from s5_adapters.purejax.words import from_words, to_words
 
 _EVERYWHERE: Any = P()
@@ -129,6 +129,15 @@ class SplitPrograms(Shared):
                 f"devices: the states of {config.env_id} in a batch have a part that no environment owns, "
                 "so expected devices=1"
             )
+
+
+def programs_on(config: Algorithm, split: Split) -> Programs | SplitPrograms:
+    """Return the compiled programs of a run on the devices of a split.
+
+    Raises:
+        ValueError: one line, as ``SplitPrograms``.
+    """
+    return Programs.of(config) if split == WHOLE else SplitPrograms.of(config, split)
 
 
 def devices_for(count: int) -> list[Any]:

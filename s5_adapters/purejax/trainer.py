@@ -34,10 +34,10 @@ from s5_adapters.purejax.run_folder import (
     RunOptions,
     read_config,
 )
-from s5_adapters.purejax.split import WHOLE, split_of
-from s5_adapters.purejax.split_programs import SplitPrograms, on_one_device, refuse_other_split
+from s5_adapters.purejax.split import split_of
+from s5_adapters.purejax.split_programs import on_one_device, programs_on, refuse_other_split
 from s5_adapters.purejax.start import start_from
-from s5_adapters.purejax.training import Programs, TrainResult
+from s5_adapters.purejax.training import TrainResult
 from s5_adapters.purejax.wandb_log import WandbLog, require_wandb
 
 HostMetrics = dict[str, np.ndarray]
@@ -327,9 +327,7 @@ class Trainer:
             )
         elif self.split.devices != begun:
             refuse_other_split(self.config)
-        self._programs: Programs | SplitPrograms = (
-            Programs.of(self.config) if self.split == WHOLE else SplitPrograms.of(self.config, self.split)
-        )
+        self._programs = programs_on(self.config, self.split)
 
     def _open(self, stack: ExitStack) -> RunLog | None:
         """Take the folder, and open its log, until the stack unwinds."""

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from s5_adapters.purejax import A2CConfig, RunOptions, TimeLimit, Trainer
+from s5_adapters.purejax.estimate import estimate
 from s5_adapters.purejax.progress import Silent, Status
 from s5_adapters.purejax.seeds import SeedsTrainer
 from s5_adapters.purejax.split import Split
@@ -113,8 +114,11 @@ def resumed(folder: Path) -> dict[str, Any]:
             jax.tree.leaves(whole.state.params), jax.tree.leaves(two_result.state.params), strict=True
         )
     )
+    alone, on_four = estimate(PPO), estimate(PPO, devices=4)
     return {
         "begun": begun,
+        "planned": [alone.memory_bytes, on_four.memory_bytes],
+        "parameters": [alone.parameters, on_four.parameters],
         "four": same_bits(whole.state, four_result.state),
         "restored": restored.tobytes() == kept.tobytes(),
         "two": difference,

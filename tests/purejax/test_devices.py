@@ -46,6 +46,9 @@ def test_a_run_on_four_devices_resumes_on_four_with_the_same_bits_and_on_two(tmp
     assert found["restored"]
     assert found["two"] < 1e-5
     assert found["evaluation"] == 64
+    alone, on_four = found["planned"]
+    assert on_four < alone  # a device's share
+    assert len(set(found["parameters"])) == 1
 
 
 def test_groups_are_those_of_the_devices_begun_on_where_they_can_be_shared_out():

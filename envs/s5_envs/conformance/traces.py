@@ -35,6 +35,8 @@ class TraceFile:
     @cached_property
     def _arrays(self) -> dict[str, np.ndarray]:
         try:
+            if not zipfile.is_zipfile(self.path):
+                raise ValueError("it is no zip file")
             with np.load(self.path, allow_pickle=False) as file:
                 return {key: file[key] for key in file.files}
         except (OSError, ValueError, EOFError, zipfile.BadZipFile, zipfile.error) as error:
