@@ -68,7 +68,6 @@ def old_stack(env: str, runners: int) -> AlgorithmConfig:
             lambda_=0.95,
             grad_clip=0.5,
             clip_param=0.2,
-            use_kl_loss=False,
             vf_clip_param=float("inf"),
             **training,
         )

@@ -1,6 +1,7 @@
 """Return against environment steps: a line for each group of runs, with a band over their seeds."""
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _POINTS = 400
+_ALWAYS_NAMED = ("env_id", "memory")
 
 
 class Curve(NamedTuple):
@@ -67,22 +69,22 @@ def band_over(curves: Sequence[Curve]) -> Band:
 def group_runs(run_dirs: Sequence[Path]) -> dict[str, list[Path]]:
     """Group runs by a label that names what differs between them other than the seed.
 
+    Two memories, or two algorithms, are compared in what both have: that each has options of its own goes
+    without saying.
+
     Raises:
         ValueError: one line, where a folder holds no run.
     """
     if not run_dirs:
         raise ValueError("runs: got none, expected the folders of one or more runs")
-    configs = {run_dir: read_config(run_dir) for run_dir in run_dirs}
-    settings = [_settings(config) for config in configs.values()]
-    shared = [name for name in settings[0] if all(name in setting for setting in settings)]
+    settings = {run_dir: _settings(read_config(run_dir)) for run_dir in run_dirs}
+    names = dict.fromkeys(name for setting in settings.values() for name in setting)
     differing = [
-        name
-        for name in shared
-        if name not in ("env_id", "memory") and len({repr(setting[name]) for setting in settings}) > 1
+        name for name in names if name not in _ALWAYS_NAMED and _differs(name, list(settings.values()))
     ]
     groups: dict[str, list[Path]] = {}
-    for run_dir, config in configs.items():
-        groups.setdefault(_label(config, differing), []).append(run_dir)
+    for run_dir, setting in settings.items():
+        groups.setdefault(_label(setting, differing), []).append(run_dir)
     return groups
 
 
@@ -116,7 +118,7 @@ def draw(bands: dict[str, Band], output: Path, against: str = "environment steps
     figure = new_figure(output, (7, 4.2))
     axes = figure.add_subplot()
     for label, band in bands.items():
-        (line,) = axes.plot(band.step, band.mean, label=label)
+        (line,) = axes.plot(band.step, band.mean, label=legend_label(label))
         low, high = band.mean - band.standard_error, band.mean + band.standard_error
         axes.fill_between(band.step, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
     axes.set_xlabel(against)
@@ -152,15 +154,29 @@ def save(figure: "Figure", output: Path) -> None:
     temporary.replace(output)
 
 
-def _label(config: RunConfig, differing: Sequence[str]) -> str:
-    parts = [config.training.env_id, config.training.memory]
-    values = _settings(config)
-    return ", ".join([*parts, *(f"{name}={_brief(values[name])}" for name in differing)])
+def legend_label(label: str, columns: int = 60) -> str:
+    """Break a long label into lines: a legend as wide as its figure leaves the axes no room."""
+    return textwrap.fill(label, columns)
+
+
+def _label(setting: Mapping[str, object], differing: Sequence[str]) -> str:
+    said = (f"{name}={_brief(setting[name])}" for name in differing if name in setting)
+    return ", ".join([*(str(setting[name]) for name in _ALWAYS_NAMED), *said])
 
 
 def _settings(config: RunConfig) -> dict[str, object]:
-    """Return what runs may differ in, but for the seed; runs of two algorithms share some of it."""
-    return {ALGORITHM: config.training.name} | config.training.to_dict()
+    """Return what runs may differ in, but for the seed; each option of the memory is one by itself."""
+    settings = {ALGORITHM: config.training.name} | config.training.to_dict()
+    options = settings.pop("memory_config")
+    return settings | {f"memory_config.{name}": value for name, value in options.items()}
+
+
+def _differs(name: str, settings: Sequence[Mapping[str, object]]) -> bool:
+    """Return whether values differ, or one run has it and another of the same algorithm and memory not."""
+    having = [setting for setting in settings if name in setting]
+    kinds = {(setting[ALGORITHM], setting["memory"]) for setting in having}
+    of_these_kinds = sum((setting[ALGORITHM], setting["memory"]) in kinds for setting in settings)
+    return len(having) < of_these_kinds or len({repr(setting[name]) for setting in having}) > 1
 
 
 def _brief(value: object) -> str:

@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +19,8 @@ from s5_adapters.cli import main, matched_to_s5
 from s5_adapters.cli_settings import Settings, load_base
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.matching import count_params
-from s5_adapters.plot import group_runs
+from s5_adapters.demo import CONFIGS as DEMO
+from s5_adapters.plot import Band, draw, group_runs
 from s5_adapters.presets import preset_names
 from s5_adapters.purejax import A2CConfig, PPOConfig, build_problem
 from s5_adapters.purejax.progress import Plain
@@ -250,6 +253,33 @@ def test_plot_draws_a_figure(run, tmp_path, capsys):
     assert [path.name for path in (tmp_path / "figures").iterdir()] == ["out.png"]
     assert "RepeatPreviousEasy, s5" in capsys.readouterr().out
     assert main(["plot", str(run), "-o", "out.gif2"]) == 2
+
+
+def test_a_line_is_named_by_what_runs_of_its_kind_differ_in(tmp_path):
+    def labels(*configs):
+        folders = []
+        for i, (config, seed) in enumerate(configs):
+            folders.append(tmp_path / f"{len(configs)}-{i}")
+            write_config(folders[-1], RunConfig(config, seed=seed).completed())
+        return list(group_runs(folders))
+
+    s5, feedforward = DEMO["s5"], DEMO["feedforward"]
+    expected = ["RepeatPreviousEasy, s5", "RepeatPreviousEasy, feedforward"]
+    assert labels((s5, 0), (s5, 1), (feedforward, 0)) == expected
+    small = replace(s5, memory_config={**s5.memory_config, "d_state": 16})
+    assert labels((s5, 0), (small, 0), (feedforward, 0), (replace(s5, env_kwargs={"k": 8}), 0)) == [
+        "RepeatPreviousEasy, s5, env_kwargs={}, memory_config.d_state=64",
+        "RepeatPreviousEasy, s5, env_kwargs={}, memory_config.d_state=16",
+        "RepeatPreviousEasy, feedforward, env_kwargs={}",
+        "RepeatPreviousEasy, s5, env_kwargs={k=8}, memory_config.d_state=64",
+    ]
+
+
+def test_long_labels_leave_a_figure_s_axes_their_room(tmp_path):
+    band = Band(np.arange(2.0), np.zeros(2), np.zeros(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # matplotlib warns where axes have no room
+        draw({"RepeatPreviousEasy, s5" + 9 * ", memory_config.d_state=128": band}, tmp_path / "out.png")
 
 
 def test_export_writes_a_policy_that_acts(run, tmp_path):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from s5_adapters.adaptation.curves import Adaptation, Curve
-from s5_adapters.plot import new_figure, save
+from s5_adapters.plot import legend_label, new_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,8 @@ def draw(adaptations: Sequence[Adaptation], output: Path) -> None:
     grid[-1, 0].set_xlabel("trial")
     grid[-1, 1].set_xlabel("step within the task")
     lines = {line.get_label(): line for axes in grid.flat for line in axes.get_lines()}
-    grid[0, 0].legend([lines[label] for label in colors], list(colors), frameon=False, fontsize="small")
+    labels = [legend_label(label, 50) for label in colors]
+    grid[0, 0].legend([lines[label] for label in colors], labels, frameon=False, fontsize="small")
     output.parent.mkdir(parents=True, exist_ok=True)
     save(figure, output)
 

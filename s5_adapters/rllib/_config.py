@@ -32,9 +32,9 @@ class S5PPOConfig(PPOConfig):
     - `normalize_actions=False, clip_actions=True`: a Box's Gaussian is in the environment's units and clipped
       to its bounds, as everywhere in this package, so that weights can move. The module warns otherwise.
     - `vf_clip_param=inf`: PPO's own 10 stops the critic from learning wherever returns are large.
-    - `minibatch_size=1024`, `num_epochs=8`, `lr=3e-4`, `lambda_=0.95`, `grad_clip=0.5`, `use_kl_loss=False`,
-      `clip_param=0.2`, `entropy_coeff=0.01`: fewer and larger minibatches than PPO's (128, 30), each of whole
-      rows.
+    - `minibatch_size=1024`, `num_epochs=8`, `lr=3e-4`, `lambda_=0.95`, `grad_clip=0.5`, `clip_param=0.2`,
+      `entropy_coeff=0.01`: fewer and larger minibatches than PPO's (128, 30), each of whole rows. The KL
+      penalty stays on, as in PPO: without it learning falls (docs/rllib.md).
     - `learner_class=S5PPOTorchLearner`: advantages are standardised over the steps that count. RLlib counts
       the step in that it appends to every episode or piece of one, whose residual means nothing. Rows that
       hold that step alone leave the batch.
@@ -62,7 +62,6 @@ class S5PPOConfig(PPOConfig):
             num_epochs=8,
             minibatch_size=1024,
             train_batch_size_per_learner=4096,
-            use_kl_loss=False,
             vf_clip_param=float("inf"),
             clip_param=0.2,
             entropy_coeff=0.01,

@@ -128,6 +128,7 @@ def _config(cell: Cell, weights: Path | None, record: Recorder) -> S5PPOConfig:
             lr=config.learning_rate,
             gamma=config.gamma,
             lambda_=config.gae_lambda,
+            use_kl_loss=False,
             clip_param=config.clip_range,
             entropy_coeff=config.entropy_coef,
             vf_loss_coeff=config.value_coef / 2,  # RLlib's value loss is not halved
