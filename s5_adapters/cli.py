@@ -457,6 +457,7 @@ def matched_to_s5(config: "Algorithm") -> "Algorithm":
 def print_estimate(config: "Algorithm", devices: int) -> int:
     """Print what a run would take, and return the exit code."""
     from s5_adapters.purejax.estimate import estimate
+    from s5_adapters.purejax.progress import format_duration
 
     found, updates, steps = estimate(config, devices), config.num_updates, config.num_steps
     on_each = "" if devices == 1 else f" on each of {devices} devices"
@@ -467,7 +468,7 @@ def print_estimate(config: "Algorithm", devices: int) -> int:
     print(f"memory       {_size(found.memory_bytes)}{on_each} (predicted by the compiler)")
     print(f"compile time {found.compile_seconds:.1f} s")
     print(f"an update    {found.seconds_per_update:.3g} s ({how})")
-    print(f"the run      {found.seconds_per_update * updates / 3600:.3g} h")
+    print(f"the run      {format_duration(found.seconds_per_update * updates)}")
     print("nothing was trained or written")
     return 0
 

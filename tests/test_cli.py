@@ -4,6 +4,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +174,7 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(tmp_path, capsys):
     assert out["checkpoint"].endswith("KiB")
     assert out["memory"].endswith("iB (predicted by the compiler)")
     assert out["an update"].endswith("s (from 1024 of 2048 steps)")
+    assert re.fullmatch(r"(\d+:)?\d+:\d\d", out["the run"])
     assert list(tmp_path.iterdir()) == []
 
 
