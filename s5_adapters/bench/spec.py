@@ -111,6 +111,7 @@ def _problem(env_id: str, total_steps: int, **changes: Any) -> PPOConfig:
         "learning_rate": 1e-3,
         "anneal_learning_rate": False,
         "clip_value_loss": False,
+        "target_kl": None,
     }
     return PPOConfig(**(setting | changes))
 

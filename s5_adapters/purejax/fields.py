@@ -78,7 +78,7 @@ _positive = partial(_number, low=0.0, inclusive=False)
 
 
 def _positive_or_none(name: str, value: Any) -> float | None:
-    return None if value is None else _positive(name, value)
+    return None if value is None or value == "none" else _positive(name, value)
 
 
 def _to_tuple(value: Any) -> Any:
@@ -98,7 +98,7 @@ Flag = Annotated[bool, checks.boolean]
 Positive = Annotated[float, _positive]
 """A finite number above 0."""
 PositiveOrNone = Annotated[float | None, _positive_or_none]
-"""The same, or None."""
+"""The same, or None, for which TOML, which has no null, says ``"none"``."""
 NonNegative = Annotated[float, partial(_number, low=0.0)]
 """A finite number of at least 0."""
 Parts = Annotated[tuple[str, ...], parts.parts]

@@ -148,19 +148,21 @@ def read_config(path: str | Path) -> RunConfig:
             raise ValueError(f"{path}: no {CONFIG_NAME} there, expected the folder of a run")
         path = path / CONFIG_NAME
     try:
-        config = RunConfig.from_dict(_read_mapping(path))
-        return _as_formerly(config) if is_of_a_run else config
+        values = _read_mapping(path)
+        config = RunConfig.from_dict(values)
+        return _as_formerly(config, values) if is_of_a_run else config
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def _as_formerly(config: RunConfig) -> RunConfig:
+def _as_formerly(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """Fill what a run's ``config.json`` leaves out, which it did only before runs completed it."""
     training = config.training
+    changes = {name: value for name, value in training.FORMERLY.items() if name not in values}
     memory_config = complete_as_formerly(training.memory, training.memory_config)
-    training = dataclasses.replace(training, memory_config=memory_config)
+    training = dataclasses.replace(training, memory_config=memory_config, **changes)
     return dataclasses.replace(config, training=training)
 
 

@@ -84,6 +84,9 @@ def test_a_configuration_names_its_algorithm_and_one_that_does_not_is_ppos(tmp_p
     for name in ("algorithm", "cnn_features", *later):
         del old[name]
     assert RunConfig.from_dict(old) == RunConfig(small_config())
+    (tmp_path / "old" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "old" / "config.json").write_text(json.dumps(old))
+    assert read_config(tmp_path / "old").training.target_kl is None, "as it was when that run began"
     with pytest.raises(ValueError, match="unknown field 'clip_range', expected one of"):
         RunConfig.from_dict(values | {"clip_range": 0.2})
     (tmp_path / "run.toml").write_text('algorithm = "a2c"\noptimizer = "adam"\n')

@@ -128,6 +128,12 @@ def test_a_run_writes_a_configuration_that_it_can_read(tmp_path):
     assert read_config(tmp_path / "run" / "config.json") == config
 
 
+def test_toml_says_none_for_no_number(tmp_path):
+    (tmp_path / "run.toml").write_text('target_kl = "none"\nmax_grad_norm = "none"\n')
+    training = read_config(tmp_path / "run.toml").training
+    assert (training.target_kl, training.max_grad_norm) == (None, None)
+
+
 def test_toml(tmp_path):
     path = tmp_path / "run.toml"
     path.write_text('memory = "gru"\nseed = 3\nencoder = [16]\n[memory_config]\nd_model = 32\n')

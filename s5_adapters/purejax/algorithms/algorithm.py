@@ -53,6 +53,8 @@ class Algorithm(TrainConfig, ABC):
     """The numbers that ``update`` returns, float32 scalars, and what they are."""
     LOSSES: ClassVar[tuple[str, ...]] = ("policy_loss", "value_loss", "entropy")
     """What a gradient step gives that must be finite, in the order in which one makes the next go wrong."""
+    FORMERLY: ClassVar[Mapping[str, Any]] = {}
+    """What a run's file that leaves these fields out was trained with, where a default has changed since."""
     SPLITS: ClassVar[bool] = False
     """Whether ``update`` may run on one of several devices, with its share of the environments: whatever it
     takes a mean of over environments, gradients above all, it then takes over ``problem.split`` too."""

@@ -45,9 +45,12 @@ class PPOConfig(ActorCriticAlgorithm):
     clip_value_loss: Flag = True
     """Take the larger of the value's loss and that of the value held within ``clip_range`` of the old."""
 
-    target_kl: PositiveOrNone = None
+    target_kl: PositiveOrNone = 0.02
     """End the learning of an update at the first minibatch whose ``approx_kl`` exceeds 1.5 times this, as
-    Stable-Baselines3 does. The steps after it are computed and logged, but not taken."""
+    Stable-Baselines3 does; None (``"none"`` in TOML): never. The steps after it are computed and logged, but
+    not taken. Without it a single update can end an action for good."""
+
+    FORMERLY: ClassVar = {"target_kl": None}
 
     SPLITS: ClassVar = True
     METRICS: ClassVar = (
@@ -101,6 +104,7 @@ class PPOConfig(ActorCriticAlgorithm):
             "entropy_coef": 0.0,
             "value_coef": 1.0,
             "time_limit": "terminal",
+            "target_kl": None,
         }
         return cls(**(setting | overrides))
 

@@ -30,6 +30,7 @@ _SMALL: dict[str, Any] = {
     "num_minibatches": 8,
     "learning_rate": 7e-4,
     "anneal_learning_rate": True,
+    "target_kl": None,
 }
 # A card is named for the sake of its own reward, which comes at once: a short horizon learns fastest.
 _CARDS: dict[str, Any] = {"total_steps": 2_500_000, "num_steps": 104, "gamma": 0.9, "gae_lambda": 0.8}

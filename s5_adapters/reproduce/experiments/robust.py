@@ -23,7 +23,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "dynamics at 0.1 of the rate": {"dynamics_lr_scale": 0.1},
     "dynamics at 0.3 of the rate": {"dynamics_lr_scale": 0.3},
     "eigenvalues not bounded": {"memory_config": {"clip_eigenvalues": False}},
-    "target_kl 0.02": {"target_kl": 0.02},
+    "no target_kl": {"target_kl": None},
     "tighter policy clip": {"clip_range": 0.1},
     "value loss not clipped": {"clip_value_loss": False},
     "advantages as they are": {"normalize_advantages": False},
@@ -31,10 +31,11 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "gradient norm 0.25": {"max_grad_norm": 0.25},
 }
 BEFORE = {
-    "RepeatPreviousEasy": {"memory_config": {"dt_min": 0.01, "dt_max": 0.1, "clip_eigenvalues": False}},
-    "PositionOnlyCartPoleEasy": {
-        "memory_config": {"dt_min": 0.001, "dt_max": 0.1, "clip_eigenvalues": False}
-    },
+    task: {
+        "memory_config": {"dt_min": dt_min, "dt_max": 0.1, "clip_eigenvalues": False},
+        "target_kl": None,
+    }
+    for task, dt_min in (("RepeatPreviousEasy", 0.01), ("PositionOnlyCartPoleEasy", 0.001))
 }
 """What the demo and the trainer had until the defaults were measured."""
 
