@@ -4,7 +4,8 @@ Every method has one signature, ``method(decay, inputs, starts, initial) -> stat
 P)``, ``inputs (T, B, c, P)``, ``starts (T, B)`` bool or None, ``initial (B, c, P)`` and ``states (T, B, c,
 P)``; ``c`` is 1 for a real and 2 for a complex recurrence (see ``planar``). None of them builds an array of
 decays over time: the decay is the same at every step, so its powers are enough. Those of ``VARYING_METHODS``
-take a decay of every step, ``(T, B, c, P)``. Gradients and the reverse direction are ``scan``'s business.
+take a decay of every step, ``(T, B, c, P)``. No array is empty. Gradients, the reverse direction and empty
+sequences are ``scan``'s business.
 """
 
 from __future__ import annotations
@@ -38,8 +39,6 @@ def sequential(
     selected and not the state: the other way round XLA's loop takes three times as long.
     """
     length = inputs.shape[0]
-    if length == 0:
-        return inputs
 
     def step(index: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
         state, rows = carry
@@ -72,8 +71,6 @@ def associative(
     third of the memory traffic.
     """
     length = inputs.shape[0]
-    if length == 0:
-        return inputs
     first_drop = None if starts is None else starts[0]
     arrived = planar.select(first_drop, planar.multiply(decay, initial))
     inputs = jnp.concatenate([(inputs[0] + arrived)[None], inputs[1:]])
@@ -198,8 +195,6 @@ def associative_triples(
     whether a reset lies in it. What arrives at a reset is selected away, the product with it. A product that
     overflows saturates, so that one which multiplies an exact zero still gives zero.
     """
-    if inputs.shape[0] == 0:
-        return inputs
     if starts is None:
         starts = jnp.zeros(inputs.shape[:2], bool)
     limit = float(np.finfo(decay.dtype).max)

@@ -65,8 +65,6 @@ def mosaic(
 
     """
     length, batch, _, _ = inputs.shape
-    if not inputs.size:
-        return jnp.zeros(inputs.shape, initial.dtype)
     plan = _plan(inputs.shape, steps, segment, reverse=False)
     drops = jnp.zeros((length, batch), bool) if starts is None else starts
     blocks = _Blocks(plan, decay, drops, [plan.blocked(inputs)], plan.rows(initial))
@@ -87,8 +85,6 @@ def mosaic_adjoint(
 ) -> tuple[Float[Array, "c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
     """Run the adjoint and gather the decay's gradient in one pass; see ``adjoint`` and ``mosaic``."""
     length, batch, _, _ = states.shape
-    if not states.size:
-        return jnp.zeros_like(decay), cotangent, jnp.zeros_like(initial)
     plan = _plan(states.shape, steps, segment, reverse=True)
     towards_past = planar.conjugate(decay)
     drops = following(jnp.zeros((length, batch), bool) if starts is None else starts)

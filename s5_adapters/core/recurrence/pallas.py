@@ -68,8 +68,6 @@ def pallas(
 
     """
     length, batch, _, _ = inputs.shape
-    if not inputs.size:
-        return jnp.zeros(inputs.shape, initial.dtype)
     plan = _plan(inputs.shape, steps, segment, reverse=False)
     if starts is None:
         starts = jnp.zeros((length, batch), bool)
@@ -97,8 +95,6 @@ def pallas_adjoint(
 ) -> tuple[Float[Array, "c P"], Float[Array, "T B c P"], Float[Array, "B c P"]]:
     """Run the adjoint and gather the decay's gradient in one pass; see ``adjoint`` and ``pallas``."""
     length, batch, _, _ = states.shape
-    if not states.size:
-        return jnp.zeros_like(decay), cotangent, jnp.zeros_like(initial)
     plan = _plan(states.shape, steps, segment, reverse=True)
     towards_past = planar.conjugate(decay)
     following_starts = following(jnp.zeros((length, batch), bool) if starts is None else starts)

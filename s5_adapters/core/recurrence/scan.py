@@ -152,6 +152,8 @@ def _methods(decay: Array) -> dict[str, Method]:
 def _scan(
     method: str, reverse: bool, decay: Array, inputs: Array, starts: Array | None, initial: Array
 ) -> Array:
+    if not inputs.size:
+        return jnp.zeros(inputs.shape, initial.dtype)
     if method not in KERNEL_ADJOINTS:
         inputs = inputs.astype(initial.dtype)
     run = _methods(decay)[method]
