@@ -32,8 +32,9 @@ class Spec:
 
     @property
     def digest(self) -> str:
-        """Eight characters, different for specs that differ in anything."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        """Eight characters, different for specs that differ in anything, and the same in later versions."""
+        known = {**self.ppo.told(), "threshold": self.threshold, "row_length": self.row_length}
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""

@@ -27,6 +27,7 @@ Precision = Literal["default", "float32", "tensorfloat32", "bfloat16"]
 CriticMemory = Literal["shared", "shared_detached", "separate", "none"]
 Optimizer = Literal["adam", "rmsprop"]
 TimeLimit = Literal["bootstrap", "terminal"]
+TrialEnd = Literal["continue", "terminal"]
 OnNonfinite = Literal["stop", "skip"]
 
 
@@ -132,6 +133,10 @@ class TrainConfig(NetworkConfig, EnvironmentConfig):
     time_limit: TimeLimit = "bootstrap"
     """What follows an episode that was truncated: "bootstrap", the value of its final observation, since a
     time limit is not the end of the task; "terminal", nothing, as if it had ended by its own rules."""
+    trial_end: TrialEnd = "continue"
+    """What follows a trial's end within a task, in an environment with ``s5_envs.Trials``: "continue", the
+    task's next trials; "terminal", nothing: an action is credited with its own trial's return, while the
+    memory carries on. For tasks whose later trials come whatever happens in this one."""
     resets: Flag = True
     """Tell the memory where episodes start, in training and evaluation. False is an ablation: it carries on
     from one episode into the next. Exported policies do not know of it, and reset."""

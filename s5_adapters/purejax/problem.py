@@ -16,6 +16,7 @@ from s5_adapters.core.xla.shared import Shared
 from s5_adapters.purejax.config import TrainConfig
 from s5_adapters.purejax.split import WHOLE, Split
 from s5_envs.batch import reset_batch, step_batch
+from s5_envs.wrappers import layers
 
 Pytree = Any
 
@@ -91,6 +92,24 @@ class Problem(Shared):
         self.unseen_episodes = 0 if resets else 1
         self._resets = resets
 
+    @property
+    def families(self) -> tuple[str, ...]:
+        """The names of the environment's families, its own where it has none."""
+        for layer in layers(self.env):
+            if isinstance(layer, s5_envs.MultiTask):
+                return tuple(family.name for family in layer.families)
+        return (self.env.name,)
+
+    @property
+    def has_trials(self) -> bool:
+        """Whether the environment's steps tell of trials; traces one, and runs nothing."""
+        num_envs = len(self.families)
+        state = jax.eval_shape(lambda: self.reset(jax.random.key(0), num_envs)[1])
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_envs))
+        space = self.env.action_space(self.env_params)
+        action = jax.ShapeDtypeStruct((num_envs, *space.shape), space.dtype)
+        return "trial_ended" in jax.eval_shape(self.step, keys, state, action).info
+
     def over(self, split: Split) -> "Problem":
         """Return the same problem for code that runs on one device of several, each with a share of it."""
         share = object.__new__(Problem)
@@ -153,11 +172,16 @@ def build_problem(config: TrainConfig) -> Problem:
     Raises:
         ValueError: one line, for an unknown environment or memory (with the nearest names), arguments that
             they do not take, ``dynamics_lr_scale`` with a memory that has nothing for it to scale, ``freeze``
-            that leaves nothing to learn, an environment that does not do what its interface says, and spaces
-            that the network has no head or encoder for.
+            that leaves nothing to learn, ``trial_end="terminal"`` with an environment without trials, one
+            that does not do what its interface says, and spaces that the network has no head or encoder for.
     """
     require_dynamics(config.memory, config.dynamics_lr_scale)
     problem = Problem.of(config.env_id, config.env_kwargs, config.network, config.resets)
+    if config.trial_end == "terminal" and not problem.has_trials:
+        raise ValueError(
+            f"trial_end: got 'terminal' with {config.env_id}, which has no trials; expected 'continue', or "
+            "an environment with s5_envs.Trials in it"
+        )
     if config.freeze:
         paths = jax.tree_util.tree_leaves_with_path(problem.net.param_shapes())
         names = (jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in paths)

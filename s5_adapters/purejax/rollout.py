@@ -104,6 +104,7 @@ def collect(
     is_last = jnp.arange(config.num_steps) == config.num_steps - 1
     no_starts = jnp.zeros_like(carry.episode_starts)
     is_terminal = config.time_limit == "terminal"
+    ends_with_trial = config.trial_end == "terminal"
 
     def value_of(memory_state: Pytree, obs_stats: RunningStats | None, obs: Pytree) -> jax.Array:
         return net.step(prepared, memory_state, _network_input(obs_stats, obs), no_starts)[2]
@@ -125,6 +126,12 @@ def collect(
         if is_terminal:
             env = env._replace(terminated=done, truncated=jnp.zeros_like(done))
 
+        # ``done`` is the task's end, which resets the memory; what follows a trial's is a matter of credit.
+        is_end = done
+        if ends_with_trial:
+            is_end = env.info["trial_ended"]
+            env = env._replace(terminated=is_end, truncated=jnp.zeros_like(done))
+
         final_value, is_final_finite = jnp.zeros_like(value), jnp.ones_like(done)
         if not is_terminal:
             final_value, is_final_finite = jax.lax.cond(
@@ -138,7 +145,7 @@ def collect(
             discounted_return = config.gamma * discounted_return + env.reward
             reward_stats = update_stats(reward_stats, discounted_return, split)
             reward = scale(reward_stats, env.reward)
-            discounted_return = jnp.where(done, 0.0, discounted_return)
+            discounted_return = jnp.where(is_end, 0.0, discounted_return)
 
         episode_return = carry.episode_return + env.reward
         episode_length = carry.episode_length + 1

@@ -11,8 +11,6 @@ from s5_adapters.core import checks
 from s5_adapters.purejax.evaluate import STEPS_PER_CALL, act
 from s5_adapters.purejax.normalization import RunningStats
 from s5_adapters.purejax.problem import Problem, Pytree
-from s5_envs import MultiTask
-from s5_envs.wrappers import layers
 
 _STREAM = 0x7A5C5  # folded into the key: no task of a training, whatever its seed, is drawn by these keys
 
@@ -73,7 +71,7 @@ def play_tasks(
     Raises:
         ValueError: one line, where the environment has no trials.
     """
-    families = _families(problem)
+    families = problem.families
     num_envs = checks.integer("num_tasks", num_tasks) * len(families)
     kind = (_Programs, num_envs, deterministic)
     if kind not in problem.programs:
@@ -115,26 +113,13 @@ def _played(name: str, record: dict[str, np.ndarray]) -> Tasks:
     return Tasks(name, returns, rewards)
 
 
-def _families(problem: Problem) -> list[str]:
-    """Return the names of the environment's families, its own where it has none."""
-    for layer in layers(problem.env):
-        if isinstance(layer, MultiTask):
-            return [family.name for family in layer.families]
-    return [problem.env.name]
-
-
 def require_trials(problem: Problem) -> None:
     """Refuse an environment whose steps tell of no trials.
 
     Raises:
         ValueError: one line that names it.
     """
-    num_envs = len(_families(problem))
-    state = jax.eval_shape(lambda: problem.reset(jax.random.key(0), num_envs)[1])
-    keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), num_envs))
-    space = problem.env.action_space(problem.env_params)
-    action = jax.ShapeDtypeStruct((num_envs, *space.shape), space.dtype)
-    if "trial_ended" not in jax.eval_shape(problem.step, keys, state, action).info:
+    if not problem.has_trials:
         raise ValueError(
             f"{problem.env.name}: the environment has no trials, expected one with s5_envs.Trials in it"
         )

@@ -66,8 +66,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """A file name, different for cells that differ in anything."""
-        digest = hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:8]
+        """A file name, different for cells that differ in anything, and the same in later versions."""
+        known = self.to_dict()
+        if "config" in self.entry.work:
+            work = {**self.entry.work, "config": configuration(self.entry.work).told()}
+            known["entry"] = {**known["entry"], "work": work}
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:8]
         seeds = f"seed{self.seeds[0]}" if len(self.seeds) == 1 else f"seeds{self.seeds[0]}-{self.seeds[-1]}"
         words = (self.entry.task, self.entry.memory, self.entry.setting, seeds, self.device, digest)
         return "-".join(words).replace(" ", "-")

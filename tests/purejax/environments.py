@@ -91,6 +91,11 @@ class Spike(HiddenBit):
         return obs, state, jnp.where(state.time == 30, 1e25, reward), terminated, info
 
 
-for name, factory in {"HiddenBit": HiddenBit, "Switches": Switches, "Spike": Spike}.items():
+def two_trials() -> s5_envs.Trials:
+    return s5_envs.Trials(HiddenBit(length=3), num_trials=2)
+
+
+ENVIRONMENTS = {"HiddenBit": HiddenBit, "Switches": Switches, "Spike": Spike, "TwoTrials": two_trials}
+for name, factory in ENVIRONMENTS.items():
     if name not in s5_envs.registered_ids():
         s5_envs.register(name, factory)

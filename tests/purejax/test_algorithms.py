@@ -80,8 +80,8 @@ def test_a_configuration_names_its_algorithm_and_one_that_does_not_is_ppos(tmp_p
     assert values["algorithm"] == "a2c"
     assert RunConfig.from_dict(values) == config
     old = RunConfig(small_config()).to_dict()
-    later = ("optimizer", "time_limit", "resets", "dynamics_lr_scale", "target_kl", "freeze", "lr_scales")
-    for name in ("algorithm", "cnn_features", *later):
+    later = ("optimizer", "time_limit", "trial_end", "resets", "dynamics_lr_scale", "target_kl", "freeze")
+    for name in ("algorithm", "cnn_features", "lr_scales", *later):
         del old[name]
     assert RunConfig.from_dict(old) == RunConfig(small_config())
     (tmp_path / "old" / "checkpoints").mkdir(parents=True)
@@ -269,6 +269,40 @@ def test_a_time_limit_may_be_taken_for_the_end() -> None:
     after = np.asarray(one.final_value)[3]
     by_hand = [sums + after * 0.5**n for sums, n in zip(by_hand, (4, 3, 2, 1), strict=True)]
     np.testing.assert_allclose(target[:4], by_hand, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("time_limit", ["bootstrap", "terminal"])
+def test_a_trials_end_may_be_taken_for_the_end(time_limit: Any) -> None:
+    """Two trials of 3 steps are a task. By hand: nothing follows a trial; the memory knows of tasks alone."""
+    settings = {"env_id": "TwoTrials", "gamma": 0.5, "gae_lambda": 1.0, "num_steps": 8}
+    one = rolled(small_config(**settings, time_limit=time_limit)).rollout
+    _, _, _, other, episodes, _ = rolled(
+        small_config(**settings, time_limit=time_limit, trial_end="terminal", normalize_rewards=True)
+    )
+    np.testing.assert_array_equal(one.obs, other.obs)
+    np.testing.assert_array_equal(one.episode_starts, other.episode_starts)
+    np.testing.assert_array_equal(np.asarray(episodes.done).any(axis=1).nonzero()[0], [5])
+    ends = np.asarray(other.terminated)
+    assert ends[[2, 5]].all()
+    assert ends.sum() == 2 * ends.shape[1]
+    assert not np.asarray(other.truncated).any()
+    reward = np.asarray(other.reward)
+    _, target = advantages(other, 0.5, 1.0)
+    for end in (2, 5):
+        by_hand = [
+            reward[end - 2 : end + 1].T @ [1, 0.5, 0.25],
+            reward[end - 1 : end + 1].T @ [1, 0.5],
+            reward[end],
+        ]
+        np.testing.assert_allclose(target[end - 2 : end + 1], by_hand, rtol=1e-5, atol=1e-6)
+    after = np.asarray(other.final_value)[-1]
+    np.testing.assert_allclose(target[-1], reward[-1] + 0.5 * after, rtol=1e-5, atol=1e-6)
+    _, longer = advantages(one, 0.5, 1.0)
+    assert not np.allclose(longer[2], np.asarray(one.reward)[2]), "otherwise the next trial's return is in it"
+    with pytest.raises(
+        ValueError, match=r"^trial_end: got 'terminal' with HiddenBit, which has no trials; exp"
+    ):
+        build_problem(small_config(env_id="HiddenBit", trial_end="terminal"))
 
 
 def test_without_resets_the_memory_carries_on() -> None:

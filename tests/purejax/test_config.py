@@ -43,6 +43,7 @@ def test_the_published_setting():
         "on_nonfinite": "stop",
         "gamma": 0.99,
         "time_limit": "terminal",
+        "trial_end": "continue",
         "resets": True,
         "gae_lambda": 1.0,
         "clip_range": 0.2,

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from s5_adapters.core.memories.defaults import complete_as_formerly
 from s5_adapters.core.memories.memory import memory_class
 from s5_adapters.core.network.parts import part_of
 from s5_adapters.core.registry import Registry
@@ -58,6 +59,16 @@ class Algorithm(TrainConfig, ABC):
     SPLITS: ClassVar[bool] = False
     """Whether ``update`` may run on one of several devices, with its share of the environments: whatever it
     takes a mean of over environments, gradients above all, it then takes over ``problem.split`` too."""
+
+    def told(self) -> dict[str, Any]:
+        """Return the fields that a file has to tell: those that leaving out would make others.
+
+        The same whatever fields and defaults come later, if ``FORMERLY`` is kept: what a sweep knows its
+        cells by.
+        """
+        silent = type(self).from_dict({**self.FORMERLY}).to_dict()
+        known = replace(self, memory_config=complete_as_formerly(self.memory, self.memory_config)).to_dict()
+        return {name: value for name, value in known.items() if value != silent[name]}
 
     def init_state(self, problem: Problem, key: jax.Array, learning_rate: jax.Array) -> TrainState:
         """Return the state before the first update."""

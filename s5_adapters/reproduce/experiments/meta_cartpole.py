@@ -11,22 +11,28 @@ from s5_adapters.reproduce.spec import Entry, Experiment, Scale, adapting, with_
 
 MEMORIES = ("s5", "gru", "feedforward")
 WITHOUT_RESETS = "s5 without resets"
+CREDITED_WITH_THE_TASK = "credited with the task"
 _PRESETS = {"small": "meta-cartpole-small", "paper": "meta-cartpole"}
 _TRIALS = 32
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
-    """Return an entry for every memory, and one for S5 without resets."""
+    """Return an entry for every memory, one for S5 without resets, and where S5 is credited with its trials
+    one that is not.
+    """
     config = read_preset(_PRESETS[scale]).training
     assert isinstance(config, PPOConfig)
-    return (
+    found = (
         *(_entry(with_memory(config, memory), scale, memory) for memory in MEMORIES),
         _entry(replace(config, resets=False), scale, WITHOUT_RESETS),
     )
+    if config.trial_end == "continue":
+        return found
+    return (*found, _entry(replace(config, trial_end="continue"), CREDITED_WITH_THE_TASK, "s5"))
 
 
-def _entry(config: PPOConfig, scale: Scale, memory: str) -> Entry:
-    return adapting("MetaCartPole", config, memory=memory, setting=scale, trials=_TRIALS)
+def _entry(config: PPOConfig, setting: str, memory: str) -> Entry:
+    return adapting("MetaCartPole", config, memory=memory, setting=setting, trials=_TRIALS)
 
 
 EXPERIMENT = Experiment(
@@ -37,9 +43,10 @@ EXPERIMENT = Experiment(
         "is at most 1.",
         "The trained policies are asked with 32 trials, in 256 new tasks each. `s5 without resets` is never "
         "told that a task begins: it plays another task before the one that is counted.",
-        "The setting `small` is the preset `meta-cartpole-small`, two layers of 64; `paper` has the sizes "
-        "and steps of the published code's other tasks. In both the other memories are widened to S5's "
-        "number of parameters.",
+        "The setting `small` is the preset `meta-cartpole-small`: two layers of 64, and an action is credited "
+        "with its own trial's return (`trial_end`), where the published code credits it with the task's, as "
+        f"`{CREDITED_WITH_THE_TASK}` does here, otherwise the same. `paper` has the sizes and steps of the "
+        "published code's other tasks. In both the other memories are widened to S5's number of parameters.",
     ),
     entries=entries,
     seeds={"small": 3, "paper": 4},
