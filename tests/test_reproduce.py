@@ -19,6 +19,7 @@ import pytest
 
 from s5_adapters.adaptation.curves import Adaptation, Curve
 from s5_adapters.adaptation.figure import draw
+from s5_adapters.bench import spec as bench
 from s5_adapters.cli import main
 from s5_adapters.core import make_memory
 from s5_adapters.core.memories.matching import count_params
@@ -45,6 +46,7 @@ from s5_envs.listing import registry_table
 from tests.purejax.helpers import small_config
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+RESULTS = CHECKOUT / "benchmarks" / "results"
 TASK = "RepeatPreviousEasy"
 WHERE = {"machine": machine("cpu"), "load_average": 0.5, "side_by_side": 1}
 
@@ -168,6 +170,15 @@ def test_a_robust_setting_changes_one_thing_and_novel_cartpole_has_ten_seeds() -
     assert {entry.memory for entry in novel if entry.setting == "default"} == {"s5", "s5 on segments", "lstm"}
     stock, segments = (entries[f"CartPoleNoVel/{memory}/default"].work for memory in ("s5", "s5 on segments"))
     assert {name for name in stock if stock[name] != segments[name]} == {"algorithm"}
+
+
+@pytest.mark.parametrize(("folders", "kind"), [("reproduce-*", Cell), ("sweep-*", bench.Cell)])
+def test_committed_cells_are_known_by_what_they_hold(folders: str, kind: Any) -> None:
+    """Else a field that a configuration gains would have a sweep of hours run again."""
+    files = list(RESULTS.glob(f"{folders}/runs/*.json"))
+    assert files
+    for file in files:
+        assert kind.from_dict(json.loads(file.read_text())["cell"]).name == file.stem
 
 
 def test_seeds_are_in_turn_on_a_cpu_and_together_on_a_gpu() -> None:

@@ -93,6 +93,34 @@ def test_a_configuration_names_its_algorithm_and_one_that_does_not_is_ppos(tmp_p
     assert read_config(tmp_path / "run.toml") == RunConfig(A2CConfig(optimizer="adam"))
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        PPOConfig(),
+        PPOConfig(target_kl=None, gamma=0.9).completed(),
+        PPOConfig.paper(),
+        small_a2c(memory="gru", memory_config={"d_model": 8}, env_kwargs={"size": 3}),
+    ],
+)
+def test_what_a_configuration_tells_is_what_a_file_cannot_leave_out(config: Any, tmp_path: Any) -> None:
+    """Hence sweeps know their cells whatever fields come later, and whatever defaults do."""
+    told = config.told()
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps(told | {"algorithm": config.name}))
+    assert read_config(tmp_path).training.told() == told
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(type(config)):  # type: ignore[misc]
+        FORMERLY = type(config).FORMERLY | {"gae_lambda": type(config)().gae_lambda}
+        gae_lambda: float = 0.123
+        another: bool = False
+
+    later = Later.from_dict(config.to_dict())
+    assert later.told() == told
+    changes = {"another": True, "gae_lambda": 0.123}
+    assert dataclasses.replace(later, **changes).told() == told | changes
+
+
 def test_the_networks_fields_are_those_of_the_network() -> None:
     """Defined once for the trainer; the network has three more, which the environment decides."""
     network = {field.name for field in dataclasses.fields(ActorCriticConfig)}

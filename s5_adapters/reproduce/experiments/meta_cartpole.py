@@ -43,10 +43,11 @@ EXPERIMENT = Experiment(
         "is at most 1.",
         "The trained policies are asked with 32 trials, in 256 new tasks each. `s5 without resets` is never "
         "told that a task begins: it plays another task before the one that is counted.",
-        "The setting `small` is the preset `meta-cartpole-small`: two layers of 64, and an action is credited "
-        "with its own trial's return (`trial_end`), where the published code credits it with the task's, as "
-        f"`{CREDITED_WITH_THE_TASK}` does here, otherwise the same. `paper` has the sizes and steps of the "
-        "published code's other tasks. In both the other memories are widened to S5's number of parameters.",
+        "The setting `small` is the preset `meta-cartpole-small`: two layers of 64, and an action is "
+        "credited with its own trial's return (`trial_end`), where the published code credits it with the "
+        f"task's, as `{CREDITED_WITH_THE_TASK}` does here, otherwise the same. `paper` has the sizes and "
+        "steps of the published code's other tasks. In both the other memories are widened to S5's number of "
+        "parameters.",
     ),
     entries=entries,
     seeds={"small": 3, "paper": 4},
