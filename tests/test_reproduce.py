@@ -664,6 +664,7 @@ def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
     entry = adapting("MetaCartPole", config, memory="gru", setting="small", trials=4)
     monkeypatch.setattr(adapt, "TASKS", 3)
     found = adapt.run(Cell(entry, (1,), "cpu"), tmp_path / "run")
+    assert str(tmp_path) not in json.dumps(found), "a result is read on other machines"
     (run,) = found["runs"]
     (family,) = run["families"]
     assert (family["split"], family["family"]) == ("training", "MetaCartPole")

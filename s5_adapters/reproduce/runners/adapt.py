@@ -31,5 +31,7 @@ def run(cell: Cell, folder: Path) -> dict[str, Any]:
     (alone,) = found["runs"]
     # Who was trained on the held-out families alone plays them as its own.
     split = environment.env_kwargs.get("split")
-    alone["families"] = [{**plain(a), "split": split or a.split} for a in adaptations]
+    known = [plain(a) | {"split": split or a.split} for a in adaptations]
+    # The unfinished run's folder is this machine's, and gone once the cell is done.
+    alone["families"] = [{name: value for name, value in a.items() if name != "runs"} for a in known]
     return found
