@@ -40,12 +40,7 @@ def test_a_policy_is_trained_on_one_task_and_asked_on_another(
     )
     run_dir = tmp_path / "run"
     Trainer(config, run_dir=run_dir).run()
-    assert (
-        main(
-            ["evaluate", str(run_dir), "--per-trial", "--episodes", "2", "--json", str(tmp_path / "own.json")]
-        )
-        == 0
-    )
+    assert main(["evaluate", str(run_dir), "--per-trial", "--episodes", "2"]) == 0
     assert TRAINED in capsys.readouterr().out
 
     policy = restore_policy(run_dir)

@@ -38,14 +38,14 @@ class Spec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data that JSON can hold."""
-        return {**self.ppo.to_dict(), "threshold": self.threshold, "row_length": self.row_length}
+        return {**self.ppo.completed().to_dict(), "threshold": self.threshold, "row_length": self.row_length}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Make one of what `to_dict` returned."""
         rest = dict(values)
         threshold, row_length = rest.pop("threshold"), rest.pop("row_length")
-        return cls(PPOConfig.from_dict(rest), threshold, row_length)
+        return cls(PPOConfig.from_record(rest), threshold, row_length)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Self
 
 from s5_adapters.core import checks
-from s5_adapters.core.memories.defaults import complete_as_formerly
 from s5_adapters.purejax.algorithms.algorithm import DEFAULT, Algorithm, algorithm_class
 
 CONFIG_NAME = "config.json"
@@ -160,10 +159,8 @@ def read_config(path: str | Path) -> RunConfig:
 def _as_formerly(config: RunConfig, values: Mapping[str, Any]) -> RunConfig:
     """Fill what a run's ``config.json`` leaves out, which it did only before runs completed it."""
     training = config.training
-    changes = {name: value for name, value in training.FORMERLY.items() if name not in values}
-    memory_config = complete_as_formerly(training.memory, training.memory_config)
-    training = dataclasses.replace(training, memory_config=memory_config, **changes)
-    return dataclasses.replace(config, training=training)
+    said = {name: value for name, value in training.to_dict().items() if name in values}
+    return dataclasses.replace(config, training=training.from_record(said))
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def adapting(
 
 def configuration(work: Mapping[str, Any]) -> Algorithm:
     """Return the configuration of an entry that `trained` made."""
-    return algorithm_class(work["algorithm"]).from_dict(work["config"])
+    return algorithm_class(work["algorithm"]).from_record(work["config"])
 
 
 def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:

@@ -115,8 +115,9 @@ def test_what_a_configuration_tells_is_what_a_file_cannot_leave_out(config: Any,
         gae_lambda: float = 0.123
         another: bool = False
 
-    later = Later.from_dict(config.to_dict())
+    later = Later.from_record(told)
     assert later.told() == told
+    assert later.gae_lambda == config.gae_lambda
     changes = {"another": True, "gae_lambda": 0.123}
     assert dataclasses.replace(later, **changes).told() == told | changes
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar, Final, NamedTuple, TypeVar
+from typing import Any, ClassVar, Final, NamedTuple, Self, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -61,14 +61,24 @@ class Algorithm(TrainConfig, ABC):
     takes a mean of over environments, gradients above all, it then takes over ``problem.split`` too."""
 
     def told(self) -> dict[str, Any]:
-        """Return the fields that a file has to tell: those that leaving out would make others.
+        """Return the fields that a record has to tell, for ``from_record`` to make the same of it.
 
         The same whatever fields and defaults come later, if ``FORMERLY`` is kept: what a sweep knows its
         cells by.
         """
-        silent = type(self).from_dict({**self.FORMERLY}).to_dict()
-        known = replace(self, memory_config=complete_as_formerly(self.memory, self.memory_config)).to_dict()
+        silent = self.from_dict(self.FORMERLY).to_dict()
+        known = self.completed().to_dict()
         return {name: value for name, value in known.items() if value != silent[name]}
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
+        """Make one of what a run or a sweep recorded: what is left out means what it meant to that version.
+
+        Raises:
+            ValueError: as ``from_dict``, or arguments that the memory refuses.
+        """
+        config = cls.from_dict({**cls.FORMERLY, **values})
+        return replace(config, memory_config=complete_as_formerly(config.memory, config.memory_config))
 
     def init_state(self, problem: Problem, key: jax.Array, learning_rate: jax.Array) -> TrainState:
         """Return the state before the first update."""
