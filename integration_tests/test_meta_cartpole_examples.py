@@ -26,6 +26,7 @@ def test_in_the_trainer(tmp_path: Path) -> None:
         memory_config={"d_model": 8, "d_state": 8, "n_layers": 1},
         encoder=(8,),
         num_envs=8,
+        num_minibatches=2,
         num_steps=4,
         total_steps=64,
     )
