@@ -299,7 +299,27 @@ def test_rewards_and_trial_ends_are_shown() -> None:
     assert obs[:, -1].tolist() == [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
     final = info["final_observation"]
     assert final[:, -2].tolist() == [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]
-    assert final[:, -1].tolist() == [0.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    assert final[:, -1].tolist() == [0.0, 1.0, 0.0, 0.0, 0.0, 1.0]  # where a trial begins, and nowhere else
+
+
+@pytest.mark.parametrize(
+    ("build", "actions", "flag"),
+    [
+        (lambda: TrialEnd(PreviousReward(Trials(Echo(length=9), 1))), boxes(20, 3), -1),
+        (lambda: s5_envs.make("MetaControl-v0")[0].families[0].env, boxes(20, 2), -1),
+        (lambda: s5_envs.make("MetaCartPole-v0", num_trials=1)[0], jnp.arange(20) % 2, -2),
+    ],
+)
+def test_a_final_observation_shows_no_flag_that_no_other_does(build: Any, actions: Any, flag: int) -> None:
+    """A critic is asked for its value, and learns from the others alone: what it makes of a flag that they do
+    not have would be the value of every time limit, and could grow from itself for ever.
+    """
+    env = build()
+    params = env.default_params.replace(max_steps_in_episode=5)
+    obs, _, _, _, truncated, info = play(env, actions, params)
+    assert truncated.sum() == 4
+    np.testing.assert_array_equal(obs[:, flag], 0.0)
+    np.testing.assert_array_equal(info["final_observation"][:, flag], 0.0)
 
 
 def test_symlog_is_shown_and_paid_while_trials_tell_raw_returns() -> None:

@@ -39,7 +39,7 @@ class Transcription:
         self.time += 1
         fell = abs(self.physics[0]) > 2.4 or abs(self.physics[2]) > 12 * 2 * math.pi / 360
         ended = fell or self.time >= self.limit
-        led_to = [*self._projected(), float(action), float(ended), 0.0]
+        led_to = [*self._projected(), float(action), 0.0, 0.0]  # after a task's last step: no trial begins
         if ended:
             self.trials_over += 1
             self.physics, self.time = self.initial, 0

@@ -100,9 +100,10 @@ class PreviousReward(Appended):
 
 @dataclass(frozen=True)
 class TrialEnd(Appended):
-    """Appends 1 where the step that led to the observation ended a trial, else 0.
+    """Appends 1 where the step that led to the observation ended a trial and the next one began, else 0.
 
-    So a task's later trials begin with a 1, its first one, as any episode, with a 0.
+    So a task's later trials begin with a 1, its first one, as any episode, with a 0. The task's end is shown
+    to nobody: what is bootstrapped from its ``final_observation`` is the value of going on.
 
     Args:
         env: ``Trials``, or wrappers around it.
@@ -123,4 +124,4 @@ class TrialEnd(Appended):
         return 0.0, 1.0
 
     def _number(self, reward: jax.Array, info: dict[str, Any]) -> jax.Array:
-        return jnp.asarray(info["trial_ended"])
+        return info["trial_ended"] & ~(info["terminated"] | info["truncated"])

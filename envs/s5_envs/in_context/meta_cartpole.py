@@ -39,9 +39,9 @@ class MetaCartPole(Wrapper):
     whole.
 
     Observation, ``(obs_dim + 3,)`` float32: the projection; the previous action as a number; 1 where the
-    last step ended a trial; 1 on a task's first observation, where action and trial's end are 0. Action:
-    ``Discrete(2)``, push left or right. Reward: 1 / max_episode_length at every step, so that a trial's
-    return is at most 1.
+    last step ended a trial and the next one began; 1 on a task's first observation, where action and trial's
+    end are 0. Action: ``Discrete(2)``, push left or right. Reward: 1 / max_episode_length at every step, so
+    that a trial's return is at most 1.
     """
 
     @property
@@ -65,8 +65,9 @@ class MetaCartPole(Wrapper):
         """Take one step."""
         obs, state, reward, terminated, truncated, info = self.env.step(key, state, action, params)
         ended, done = info["trial_ended"], terminated | truncated
-        final = _append(info["final_observation"], action, ended, False)
-        obs = _append(obs, jnp.where(done, 0, action), ended & ~done, done)
+        begun = ended & ~done
+        final = _append(info["final_observation"], action, begun, False)
+        obs = _append(obs, jnp.where(done, 0, action), begun, done)
         return obs, state, reward, terminated, truncated, {**info, "final_observation": final}
 
 
