@@ -16,6 +16,7 @@ import pytest
 
 from s5_adapters.core import Memory, make_memory, memory_names, register_memory
 from s5_adapters.core.memories import memory as registry
+from s5_adapters.core.memories.stack import Stack
 from tests.marks import slow
 
 LENGTH, BATCH, WIDTH = 24, 2, 5
@@ -463,6 +464,17 @@ def test_a_sequence_that_does_not_fit_is_named(
     given = {"x": inputs(), "starts": no_starts()} | changed
     with pytest.raises(error, match=rf"^{named}: got .*, expected [^\n]*$"):
         memory.apply(params_of(memory), memory.initial_state(BATCH), given["x"], given["starts"])
+
+
+@every_memory
+def test_no_starts_at_all_are_taken_by_stacks_and_named_by_others(name: str) -> None:
+    memory = small(name)
+    given = params_of(memory), memory.initial_state(BATCH), inputs()
+    if isinstance(memory, Stack):
+        assert_close(memory.apply(*given, None), memory.apply(*given, jnp.asarray(no_starts())))
+    else:
+        with pytest.raises(TypeError, match=r"^episode_starts: got None, expected \(time, batch\) bool$"):
+            memory.apply(*given, None)
 
 
 @recurrent

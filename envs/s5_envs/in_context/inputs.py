@@ -124,4 +124,4 @@ class TrialEnd(Appended):
         return 0.0, 1.0
 
     def _number(self, reward: jax.Array, info: dict[str, Any]) -> jax.Array:
-        return info["trial_ended"] & ~(info["terminated"] | info["truncated"])
+        return jnp.asarray(info["trial_ended"] & ~(info["terminated"] | info["truncated"]))

@@ -155,7 +155,7 @@ class Memory(ABC):
         params: Params,
         state: State,
         x: Float[Array, "T B F"],
-        episode_starts: Bool[Array, "T B"] | None,
+        episode_starts: Bool[Array, "T B"],
     ) -> None:
         """Check what ``apply`` was given; it costs nothing once compiled.
 
@@ -169,9 +169,11 @@ class Memory(ABC):
             raise ValueError(f"x: got shape {x.shape}, expected (time, batch, {width})")
         if not jnp.issubdtype(x.dtype, jnp.floating):
             raise TypeError(f"x: got dtype {x.dtype}, expected a floating dtype")
-        if episode_starts is not None and episode_starts.dtype != jnp.bool_:
+        if episode_starts is None:
+            raise TypeError("episode_starts: got None, expected (time, batch) bool")
+        if episode_starts.dtype != jnp.bool_:
             raise TypeError(f"episode_starts: got dtype {episode_starts.dtype}, expected bool")
-        if episode_starts is not None and episode_starts.shape != x.shape[:2]:
+        if episode_starts.shape != x.shape[:2]:
             raise ValueError(f"episode_starts: got shape {episode_starts.shape}, expected {x.shape[:2]}")
         self.check_state(state, x.shape[1])
 
