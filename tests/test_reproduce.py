@@ -702,6 +702,27 @@ def test_meta_control_has_held_out_families_and_s5_on_them_alone() -> None:
     assert all(entry.work["held_out"] for entry in entries.values() if entry.setting == "small")
 
 
+@pytest.mark.parametrize(
+    ("by_trial", "by_step", "drawn"),
+    [
+        ([0.5, 0.9], [0.005, 0.005], ["trial"]),
+        ([9.0], [0.1, 0.2], ["step within the task"]),
+        ([0.5, 0.9], [0.1, 0.2], ["trial", "step within the task"]),
+        ([1.0], [1.0], ["trial"]),
+    ],
+)
+def test_a_figure_leaves_out_the_axis_that_tells_nothing(
+    tmp_path: Path, by_trial: list[float], by_step: list[float], drawn: list[str]
+) -> None:
+    trials, walk = (Curve(np.array(mean), np.zeros(len(mean))) for mean in (by_trial, by_step))
+    steps = np.arange(1, len(by_step) + 1)
+    draw(
+        [Adaptation("s5", (), "training", "A", trials, steps, walk, np.ones(len(steps)))], tmp_path / "a.svg"
+    )
+    texts = re.findall(r"<!-- (trial|step within the task) -->", (tmp_path / "a.svg").read_text())
+    assert texts == drawn
+
+
 def test_a_line_has_one_colour_in_all_families_and_published_returns_stand_by_family(tmp_path: Path) -> None:
     """The held-out family alone has the second line, whose colour is its own."""
     one = Curve(np.array([1.0]), np.array([0.0]))
