@@ -23,8 +23,9 @@ def machines(results: Sequence[dict[str, Any]]) -> list[str]:
     for info in different.values():
         versions = ", ".join(f"{name} {version}" for name, version in info["versions"].items())
         device = "" if info["platform"] == "cpu" else f"{info['device']}, "
+        cores = "1 core" if info["cores"] == 1 else f"{info['cores']} cores"
         lines += [
-            f"- {device}{info['cores']} cores of {info['cpu']}, {info['system']}, Python {info['python']}, "
+            f"- {device}{cores} of {info['cpu']}, {info['system']}, Python {info['python']}, "
             f"{info['date']}: {versions}"
         ]
     return lines
