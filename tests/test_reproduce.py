@@ -691,6 +691,18 @@ def test_a_policy_is_asked_within_tasks_and_published_returns_stand_beside(
     assert (tmp_path / "adaptation.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "task", "memory"),
+    [("meta-cartpole", "MetaCartPole", "gru"), ("meta-control", "MetaControl", "lstm")],
+)
+def test_a_slower_memory_is_trained_for_s5_s_seconds_too(name: str, task: str, memory: str) -> None:
+    entries = {entry.label: entry for entry in find_experiment(name).entries("small")}
+    shorter = configuration(entries[f"{task}/{memory}/seconds of s5"].work)
+    whole = configuration(entries[f"{task}/{memory}/small"].work)
+    assert dataclasses.replace(shorter, total_steps=whole.total_steps) == whole
+    assert 0.3 < shorter.total_steps / whole.total_steps < 0.5
+
+
 def test_meta_control_has_held_out_families_and_s5_on_them_alone() -> None:
     entries = {entry.label: entry for entry in find_experiment("meta-control").entries("small")}
     alone = configuration(entries["MetaControl/s5/trained on them alone"].work)
@@ -716,9 +728,8 @@ def test_a_figure_leaves_out_the_axis_that_tells_nothing(
 ) -> None:
     trials, walk = (Curve(np.array(mean), np.zeros(len(mean))) for mean in (by_trial, by_step))
     steps = np.arange(1, len(by_step) + 1)
-    draw(
-        [Adaptation("s5", (), "training", "A", trials, steps, walk, np.ones(len(steps)))], tmp_path / "a.svg"
-    )
+    found = Adaptation("s5", (), "training", "A", trials, steps, walk, np.ones(len(steps)))
+    draw([found], tmp_path / "a.svg")
     texts = re.findall(r"<!-- (trial|step within the task) -->", (tmp_path / "a.svg").read_text())
     assert texts == drawn
 

@@ -27,8 +27,9 @@ def draw(adaptations: Sequence[Adaptation], output: Path) -> None:
     # One colour for a label in all panels, of which some lack some.
     colors = {label: f"C{i}" for i, label in enumerate(dict.fromkeys(a.label for a in adaptations))}
     panels = [panel for panel in (_BY_TRIAL, _BY_STEP) if any(map(panel.tells, adaptations))] or [_BY_TRIAL]
+    width = 8 if len(panels) == 1 else 10
     rows_of_legend = -(-len(colors) // _LEGEND_COLUMNS)
-    figure = new_figure(output, (5 * max(len(panels), 1.6), 0.6 + 2.6 * len(families) + 0.2 * rows_of_legend))
+    figure = new_figure(output, (width, 0.6 + 2.6 * len(families) + 0.2 * rows_of_legend))
     grid = figure.subplots(len(families), len(panels), squeeze=False)
     for (split, family), row in zip(families, grid, strict=True):
         for panel, axes in zip(panels, row, strict=True):

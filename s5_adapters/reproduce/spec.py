@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from flax.core import FrozenDict
 
@@ -20,6 +20,8 @@ from s5_adapters.purejax.algorithms.algorithm import algorithm_class
 from s5_adapters.reproduce.published import Published
 
 Scale = Literal["small", "paper"]
+SECONDS_OF_S5: Final = "seconds of s5"
+"""The setting of entries that `for_seconds_of_s5` made."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +195,17 @@ def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:
     assert isinstance(config.memory_config, FrozenDict)
     arguments = _matched(config.memory_config, memory, config.encoder[-1])
     return dataclasses.replace(config, memory=memory, memory_config=arguments | extra)
+
+
+def for_seconds_of_s5(config: PPOConfig, memory: str, slower: float) -> PPOConfig:
+    """Replace the memory as `with_memory`, and train it for as long as S5 takes, its rate annealed over that.
+
+    Args:
+        config: its memory is S5.
+        memory: a registered memory.
+        slower: how many times S5's seconds a step of it takes.
+    """
+    return dataclasses.replace(with_memory(config, memory), total_steps=int(config.total_steps / slower))
 
 
 @cache

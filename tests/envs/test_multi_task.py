@@ -184,7 +184,5 @@ def test_meta_control_plays_training_and_held_out_tasks() -> None:
     assert not terminated.any()
     np.testing.assert_array_equal(obs[2:, 12:], 0.0)  # of a new task: no action, no reward, no trial's end
     np.testing.assert_allclose(info["final_observation"][:, 12:14], action, rtol=1e-6)
-    np.testing.assert_array_equal(
-        info["final_observation"][:, 15], 0.0
-    )  # nor does a trial begin after a task
+    np.testing.assert_array_equal(info["final_observation"][:, 15], 0.0)  # no trial begins
     assert jax.tree.map(lambda x: (x.shape, x.dtype), states) == types

@@ -195,8 +195,8 @@ class Stack(Memory):
         episode_starts: Bool[Array, "T B"] | None,
     ) -> tuple[State, Float[Array, "T B H"]]:
         """Run over a sequence; ``episode_starts`` None means that none starts. See ``Memory.apply``."""
-        none = jnp.zeros(x.shape[:2], bool)
-        self.check_sequence(params, state, x, none if episode_starts is None else episode_starts)
+        checked = jnp.zeros(x.shape[:2], bool) if episode_starts is None else episode_starts
+        self.check_sequence(params, state, x, checked)
         # What is made outside the loop over chunks is kept all the time: prepared matrices, and even slices.
         prepared = None if self.remat == "full" else self.prepare(params)
         block = self._block if prepared else recomputed(self._block_from_parameters)
