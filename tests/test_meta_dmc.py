@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import s5_envs
 from s5_adapters.cli import main
 from s5_adapters.purejax import Trainer, build_problem, restore_policy
 from s5_adapters.purejax.tasks import play_tasks
@@ -51,3 +52,9 @@ def test_a_policy_is_trained_on_one_task_and_asked_on_another(
     assert played.rewards.shape == (2, STEPS)
     assert ((played.rewards >= 0) & (played.rewards <= 1)).all()
     np.testing.assert_allclose(played.trial_returns[:, 0], played.rewards.sum(axis=1), rtol=1e-4)
+
+
+def test_every_task_is_built_by_the_versions_that_the_extra_allows() -> None:
+    for name in TASKS:
+        env, params = s5_envs.make(f"playground/{name}")
+        assert env.observation_space(params).shape[0] > 1, name
