@@ -27,7 +27,7 @@ EXPERIMENT = Experiment(
         "DeepMind Control tasks, of MuJoCo Playground (`pip install '.[control]'`), every episode of 1,000 "
         "steps behind a random projection of observations and actions; a return is at most 1,000.",
         "The setting `small` is the preset `meta-dmc-small`: CartpoleSwingup, PointMass and ReacherEasy, two "
-        "layers of 128, 6 million steps, a three-hundredth of the published number. `paper` has all six "
+        "layers of 128, 30 million steps, a sixtieth of the published number. `paper` has all six "
         "training tasks and the published sizes of S5, with PPO in place of Muesli. In both the other "
         "memories are widened to S5's number of parameters (the published LSTM has 512 units). Returns in "
         "training are of all families together.",
