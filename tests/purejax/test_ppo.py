@@ -84,16 +84,27 @@ def test_without_learning_every_minibatch_sees_the_rollout_as_it_was():
 
 
 def test_an_update_ends_where_the_policy_has_gone_too_far():
-    """With a limit that the second minibatch exceeds, an update is its first step; with a wide one, all."""
+    """With a limit that the second minibatch exceeds, an update is its first step; with a wide one, all.
+
+    Means are over what was computed, the step that exceeded the limit among it.
+    """
     config = small_config(num_epochs=2, num_minibatches=2, learning_rate=0.05, total_steps=32)
 
-    counts = []
-    for target in (1e6, 1e-9):
-        train = jax.jit(make_train(dataclasses.replace(config, target_kl=target)))
-        state, metrics = train(jax.random.key(0))
-        assert metrics["approx_kl"][0] > 1e-6
-        counts.append(int(optax.tree.get(state.opt_state, "count")))
-    assert counts == [4, 1]
+    def trained(**changes):
+        state, metrics = jax.jit(make_train(dataclasses.replace(config, **changes)))(jax.random.key(0))
+        return int(optax.tree.get(state.opt_state, "count")), {k: float(v[0]) for k, v in metrics.items()}
+
+    taken, free = trained(target_kl=None)
+    assert (taken, free["gradient_steps"]) == (4, 4)
+    taken, wide = trained(target_kl=1e6)
+    assert taken == 4
+    assert wide == pytest.approx(free, rel=1e-5, nan_ok=True)
+    taken, narrow = trained(target_kl=1e-9)
+    assert (taken, narrow["gradient_steps"]) == (1, 2)
+    _, one_epoch = trained(num_epochs=1, target_kl=None)  # whose two steps are these two
+    for name in ("approx_kl", "clip_fraction", "policy_loss", "value_loss", "entropy", "grad_norm"):
+        assert narrow[name] == pytest.approx(one_epoch[name], rel=1e-5), name
+    assert narrow["approx_kl"] > 1e-6
 
 
 @pytest.mark.parametrize(

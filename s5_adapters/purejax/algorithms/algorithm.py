@@ -189,6 +189,7 @@ class Algorithm(TrainConfig, ABC):
         learning_rate: jax.Array,
         rollout_metrics: Metrics,
         step_metrics: Metrics,
+        computed: jax.Array | None = None,
     ) -> tuple[TrainState, Metrics]:
         """Count the update, and give its metrics with the first number that is not finite.
 
@@ -198,16 +199,19 @@ class Algorithm(TrainConfig, ABC):
             rollout_metrics: scalars, see ``metrics.rollout_metrics``.
             step_metrics: ``LOSSES``, ``grad_norm`` and whatever else each gradient step gives, by name:
                 ``(gradient_steps,)``, or scalars of a single step. Their means are reported.
+            computed: bool likewise: the gradient steps that were, and that means are taken over; None: all.
         """
         step_metrics = jax.tree.map(jnp.atleast_1d, step_metrics)
+        counted = jnp.ones_like(step_metrics["grad_norm"], bool) if computed is None else computed
         metrics: Metrics = {name: jnp.int32(-1) for name in FAULT_METRICS} | {"skipped": jnp.int32(0)}
-        metrics |= rollout_metrics | jax.tree.map(jnp.mean, step_metrics)
-        metrics |= {"param_norm": global_norm(state.params), "learning_rate": learning_rate}
+        metrics |= rollout_metrics | {"gradient_steps": counted.sum()}
         if self.on_nonfinite == "skip":
             is_taken = jnp.isfinite(step_metrics["grad_norm"])
-            step_metrics = jax.tree.map(lambda x: jnp.where(is_taken, x, 0), step_metrics)
-            metrics |= jax.tree.map(lambda x: x.sum() / is_taken.sum(), step_metrics)
-            metrics["skipped"] = (~is_taken).sum()
+            metrics["skipped"] = (counted & ~is_taken).sum()
+            counted &= is_taken
+        step_metrics = jax.tree.map(lambda x: jnp.where(counted, x, 0), step_metrics)
+        metrics |= jax.tree.map(lambda x: x.sum() / counted.sum(), step_metrics)
+        metrics |= {"param_norm": global_norm(state.params), "learning_rate": learning_rate}
         watched = metrics | {"statistics": _size_of((state.carry.obs_stats, state.carry.reward_stats))}
         metrics["fault"] = find_fault(watched, step_metrics, self.LOSSES)
         state = state._replace(update=state.update + 1)

@@ -47,8 +47,8 @@ class PPOConfig(ActorCriticAlgorithm):
 
     target_kl: PositiveOrNone = 0.02
     """End the learning of an update at the first minibatch whose ``approx_kl`` exceeds 1.5 times this, as
-    Stable-Baselines3 does; None (``"none"`` in TOML): never. The steps after it are computed and logged, but
-    not taken. Without it a single update can end an action for good."""
+    Stable-Baselines3 does; None (``"none"`` in TOML): never. That step is logged, but not taken, and those
+    after it are not computed. Without it a single update can end an action for good."""
 
     FORMERLY: ClassVar = {"target_kl": None}
 
@@ -58,6 +58,7 @@ class PPOConfig(ActorCriticAlgorithm):
         | {
             "approx_kl": "mean of (ratio - 1) - log(ratio): an estimate of KL(old || new)",
             "clip_fraction": "share of steps whose ratio was clipped",
+            "gradient_steps": "gradient steps computed: fewer than all where target_kl was exceeded",
         }
         | UPDATE_METRICS
     )
@@ -155,27 +156,37 @@ class PPOConfig(ActorCriticAlgorithm):
         )
         minibatches = shuffles.reshape(self.gradient_steps, -1)
         train = (state.params, state.opt_state)
+        computed = None
         if self.target_kl is None:
             (params, opt_state), steps = jax.lax.scan(minibatch_step, train, minibatches)
         else:
             step = _until(minibatch_step, 1.5 * self.target_kl)
-            ((params, opt_state), _), steps = jax.lax.scan(step, (train, jnp.bool_(False)), minibatches)
+            begun = (train, jnp.bool_(False))
+            ((params, opt_state), _), (steps, computed) = jax.lax.scan(step, begun, minibatches)
 
         measured = rollout_metrics(rollout, episodes, value_target, split)
         state = state._replace(params=params, opt_state=opt_state, carry=carry, key=key)
-        return self.finish(state, learning_rate, measured, steps)
+        return self.finish(state, learning_rate, measured, steps, computed)
 
 
 def _until(
     minibatch_step: Callable[[T, jax.Array], tuple[T, Metrics]], limit: float
-) -> Callable[[tuple[T, jax.Array], jax.Array], tuple[tuple[T, jax.Array], Metrics]]:
-    """Return the same step, which goes nowhere from the first on whose ``approx_kl`` is above a limit."""
+) -> Callable[[tuple[T, jax.Array], jax.Array], tuple[tuple[T, jax.Array], tuple[Metrics, jax.Array]]]:
+    """Return the same step, which goes nowhere from the first on whose ``approx_kl`` is above a limit.
 
-    def step(carry: tuple[T, jax.Array], columns: jax.Array) -> tuple[tuple[T, jax.Array], Metrics]:
-        train, is_over = carry
-        moved, metrics = minibatch_step(train, columns)
-        is_over |= metrics["approx_kl"] > limit
-        return (jax.tree.map(partial(jnp.where, is_over), train, moved), is_over), metrics
+    It also says whether it was computed: what comes after that first one is not, and its metrics are 0.
+    """
+
+    def step(
+        carry: tuple[T, jax.Array], columns: jax.Array
+    ) -> tuple[tuple[T, jax.Array], tuple[Metrics, jax.Array]]:
+        train, was_over = carry
+        shapes = jax.eval_shape(minibatch_step, train, columns)[1]
+        nothing = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), shapes)
+        moved, metrics = jax.lax.cond(was_over, lambda *_: (train, nothing), minibatch_step, train, columns)
+        is_over = was_over | (metrics["approx_kl"] > limit)
+        kept = jax.tree.map(partial(jnp.where, is_over), train, moved)
+        return (kept, is_over), (metrics, ~was_over)
 
     return step
 
