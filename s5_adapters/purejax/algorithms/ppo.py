@@ -156,7 +156,7 @@ class PPOConfig(ActorCriticAlgorithm):
         )
         minibatches = shuffles.reshape(self.gradient_steps, -1)
         train = (state.params, state.opt_state)
-        computed = None
+        computed: jax.Array | None = None
         if self.target_kl is None:
             (params, opt_state), steps = jax.lax.scan(minibatch_step, train, minibatches)
         else:
