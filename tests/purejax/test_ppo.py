@@ -98,6 +98,7 @@ def test_an_update_ends_where_the_policy_has_gone_too_far():
     assert (taken, free["gradient_steps"]) == (4, 4)
     taken, wide = trained(target_kl=1e6)
     assert taken == 4
+    assert wide["approx_kl"] > 1e-6
     assert wide == pytest.approx(free, rel=1e-5, nan_ok=True)
     taken, narrow = trained(target_kl=1e-9)
     assert (taken, narrow["gradient_steps"]) == (1, 2)

@@ -22,7 +22,9 @@ UNTRAINED = "untrained"
 _PRESETS = {"small": "meta-control-small", "paper": "meta-control"}
 _NOTHING_LEARNED = 1e-12
 _LSTM_SLOWER = 2.5
-"""How many times S5's seconds an LSTM takes: 2.6 in five seeds (AMD EPYC, 2 cores, 2026-11-29)."""
+"""How many times S5's seconds an LSTM takes: 2.6 in five seeds, 2.6 of a whole update as ``train --dry-run``
+measures it (AMD EPYC, 2 cores, 2026-11-29).
+"""
 
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
@@ -56,9 +58,10 @@ EXPERIMENT = Experiment(
         f"`{UNTRAINED}` is a network before training, whose actions are random around zero. `{ALONE}` is S5 "
         "trained on the held-out families, and on no others.",
         "The setting `small` is the preset `meta-control-small`, two layers of 64. "
-        f"`{SECONDS_OF_S5}` is the LSTM with two fifths of the steps, annealed over these, which take about "
-        "as long as S5's. `paper` has the published sizes of S5. In both the other memories are widened to "
-        "S5's number of parameters. Returns in training are of all families together, with rewards scaled to "
+        f"`{SECONDS_OF_S5}` is the LSTM with two fifths of the steps, annealed over these, as a step of it "
+        "takes 2.6 times as long as S5's where no update ends early (`target_kl`). `paper` has the published "
+        "sizes of S5. In both the other memories are widened to S5's number of parameters. Returns in "
+        "training are of all families together, with rewards scaled to "
         "1 or less a step.",
     ),
     entries=entries,
