@@ -149,9 +149,9 @@ def test_a_run_starts_from_a_policy_file(name: str) -> None:
 def assert_ended_as_then(run_dir: Path) -> None:
     expected = json.loads((FOLDER / "run_log.json").read_text())
     found = [row for row in read_log(run_dir) if row["update"] > STOPPED_AFTER]
-    assert [row.keys() for row in found] == [row.keys() for row in expected]
     for row, row_then in zip(found, expected, strict=True):
-        for name in row.keys() - TIMINGS:
+        assert row.keys() >= row_then.keys()  # a later version may log more, never less
+        for name in row_then.keys() - TIMINGS:
             if row_then[name] is None:
                 assert row[name] is None
             else:
