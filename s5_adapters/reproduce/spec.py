@@ -22,6 +22,8 @@ from s5_adapters.reproduce.published import Published
 Scale = Literal["small", "paper"]
 SECONDS_OF_S5: Final = "seconds of s5"
 """The setting of entries that `for_seconds_of_s5` made."""
+LAYERS_BESIDE_S5: Final[Mapping[Scale, int]] = {"small": 2, "paper": 1}
+"""Of other memories in experiments whose S5 is deep; the published GRU and LSTM have one."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,36 +184,37 @@ def configuration(work: Mapping[str, Any]) -> Algorithm:
     return algorithm_class(work["algorithm"]).from_record(work["config"])
 
 
-def with_memory(config: PPOConfig, memory: str, **extra: Any) -> PPOConfig:
+def with_memory(config: PPOConfig, memory: str, *, n_layers: int | None = None, **extra: Any) -> PPOConfig:
     """Replace the memory by another one, of the number of parameters nearest to the configuration's own S5's.
 
     Args:
         config: its memory is S5.
         memory: a registered memory; "s5" changes nothing.
+        n_layers: of the other memory; None: as many as S5 has.
         extra: further arguments of that memory, on which its number of parameters does not depend.
     """
     if memory == config.memory:
         return config
     assert isinstance(config.memory_config, FrozenDict)
-    arguments = _matched(config.memory_config, memory, config.encoder[-1])
+    arguments = _matched(config.memory_config, memory, config.encoder[-1], n_layers)
     return dataclasses.replace(config, memory=memory, memory_config=arguments | extra)
 
 
-def for_seconds_of_s5(config: PPOConfig, memory: str, slower: float) -> PPOConfig:
-    """Replace the memory as `with_memory`, and train it for as long as S5 takes, its rate annealed over that.
+def for_seconds_of_s5(config: PPOConfig, slower: float) -> PPOConfig:
+    """Train for as long as S5 takes, the rate annealed over that.
 
     Args:
-        config: its memory is S5.
-        memory: a registered memory.
+        config: of another memory, with S5's steps.
         slower: how many times S5's seconds a step of it takes.
     """
-    return dataclasses.replace(with_memory(config, memory), total_steps=int(config.total_steps / slower))
+    return dataclasses.replace(config, total_steps=int(config.total_steps / slower))
 
 
 @cache
-def _matched(s5: FrozenDict[str, Any], memory: str, width: int) -> dict[str, Any]:
+def _matched(s5: FrozenDict[str, Any], memory: str, width: int, n_layers: int | None) -> dict[str, Any]:
     target = count_params(make_memory("s5", **s5), width)
-    sizes = complete(memory, {name: s5[name] for name in SIZES})
+    sizes = {name: s5[name] for name in SIZES} | ({} if n_layers is None else {"n_layers": n_layers})
+    sizes = complete(memory, sizes)
     return match_params(memory, sizes, target=target, width=width)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from s5_adapters.presets import read_preset
 from s5_adapters.purejax import PPOConfig
 from s5_adapters.reproduce.published import META_DMC
-from s5_adapters.reproduce.spec import Entry, Experiment, Scale, adapting, with_memory
+from s5_adapters.reproduce.spec import LAYERS_BESIDE_S5, Entry, Experiment, Scale, adapting, with_memory
 
 MEMORIES = ("s5", "lstm", "feedforward")
 _PRESETS = {"small": "meta-dmc-small", "paper": "meta-dmc"}
@@ -15,8 +15,9 @@ def entries(scale: Scale) -> tuple[Entry, ...]:
     """Return an entry for every memory."""
     config = read_preset(_PRESETS[scale]).training
     assert isinstance(config, PPOConfig)
+    configs = {memory: with_memory(config, memory, n_layers=LAYERS_BESIDE_S5[scale]) for memory in MEMORIES}
     return tuple(
-        adapting("MetaDMC", with_memory(config, memory), memory=memory, setting=scale, held_out=True)
+        adapting("MetaDMC", configs[memory], memory=memory, setting=scale, held_out=True)
         for memory in MEMORIES
     )
 
@@ -29,8 +30,8 @@ EXPERIMENT = Experiment(
         "The setting `small` is the preset `meta-dmc-small`: CartpoleSwingup, PointMass and ReacherEasy, two "
         "layers of 128, 30 million steps, a sixtieth of the published number. `paper` has all six "
         "training tasks and the published sizes of S5, with PPO in place of Muesli. In both the other "
-        "memories are widened to S5's number of parameters (the published LSTM has 512 units). Returns in "
-        "training are of all families together.",
+        "memories are widened to S5's number of parameters, at `paper` in one layer (the published LSTM has "
+        "512 units). Returns in training are of all families together.",
     ),
     entries=entries,
     seeds={"small": 1, "paper": 3},
