@@ -635,7 +635,7 @@ def test_a_dry_run_lists_parameters_and_runs_nothing(
         (["popgym-herd"], "experiment: got 'popgym-herd', expected one of popgym-hard, "),
         (
             ["popgym-hard", "--only", "Nowhere/s5"],
-            "only: got 'Nowhere/s5', expected TASK or TASK/MEMORY of ",
+            "only: got 'Nowhere/s5', expected TASK, TASK/MEMORY or TASK/MEMORY/SETTING of ",
         ),
         (["popgym-hard", "--seeds", "0"], "seeds: got 0, expected an integer >= 1"),
         (["popgym-hard", "--jobs", "0"], "jobs: got 0, expected an integer >= 1"),

@@ -125,11 +125,14 @@ def choose(entries: Sequence[Entry], only: Sequence[str]) -> tuple[Entry, ...]:
     for pattern in only:
         found = {entry.label for entry in entries if _matches(entry, pattern)}
         if not found:
-            tasks, memories = (
+            known = (
                 ", ".join(dict.fromkeys(getattr(entry, name) for entry in entries))
-                for name in ("task", "memory")
+                for name in ("task", "memory", "setting")
             )
-            raise ValueError(f"only: got {pattern!r}, expected TASK or TASK/MEMORY of {tasks} and {memories}")
+            raise ValueError(
+                f"only: got {pattern!r}, expected TASK, TASK/MEMORY or TASK/MEMORY/SETTING of "
+                + "; ".join(known)
+            )
         chosen |= found
     return tuple(entry for entry in entries if not only or entry.label in chosen)
 
