@@ -13,8 +13,9 @@ from typing import Any, Final, Literal, Self
 from flax.core import FrozenDict
 
 from s5_adapters.core import checks, make_memory
-from s5_adapters.core.memories.defaults import SIZES, complete
+from s5_adapters.core.memories.defaults import complete
 from s5_adapters.core.memories.matching import count_params, match_params
+from s5_adapters.presets import read_preset
 from s5_adapters.purejax import Algorithm, PPOConfig
 from s5_adapters.purejax.algorithms.algorithm import algorithm_class
 from s5_adapters.reproduce.published import Published
@@ -203,6 +204,19 @@ def with_memory(config: PPOConfig, memory: str, *, n_layers: int | None = None, 
     return dataclasses.replace(config, memory=memory, memory_config=arguments | extra)
 
 
+def preset_with_memories(preset: str, memories: Sequence[str], scale: Scale) -> dict[str, PPOConfig]:
+    """Return a preset of S5 with each of the memories, those beside S5 with `LAYERS_BESIDE_S5`.
+
+    Args:
+        preset: the preset's name; it is PPO with S5.
+        memories: registered memories.
+        scale: chooses the number of layers.
+    """
+    config = read_preset(preset).training
+    assert isinstance(config, PPOConfig)
+    return {memory: with_memory(config, memory, n_layers=LAYERS_BESIDE_S5[scale]) for memory in memories}
+
+
 def for_seconds_of_s5(config: PPOConfig, slower: float) -> PPOConfig:
     """Train for as long as S5 takes, the rate annealed over that.
 
@@ -216,8 +230,8 @@ def for_seconds_of_s5(config: PPOConfig, slower: float) -> PPOConfig:
 @cache
 def _matched(s5: FrozenDict[str, Any], memory: str, width: int, n_layers: int | None) -> dict[str, Any]:
     target = count_params(make_memory("s5", **s5), width)
-    sizes = {name: s5[name] for name in SIZES} | ({} if n_layers is None else {"n_layers": n_layers})
-    sizes = complete(memory, sizes)
+    layers = s5["n_layers"] if n_layers is None else n_layers
+    sizes = complete(memory, {"d_model": s5["d_model"], "n_layers": layers})
     return match_params(memory, sizes, target=target, width=width)
 
 

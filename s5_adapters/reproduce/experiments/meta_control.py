@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from s5_adapters.presets import read_preset
 from s5_adapters.purejax import PPOConfig
 from s5_adapters.reproduce.spec import (
-    LAYERS_BESIDE_S5,
     SECONDS_OF_S5,
     Entry,
     Experiment,
     Scale,
     adapting,
     for_seconds_of_s5,
-    with_memory,
+    preset_with_memories,
 )
 
 MEMORIES = ("s5", "lstm", "feedforward")
@@ -23,8 +21,8 @@ UNTRAINED = "untrained"
 _PRESETS = {"small": "meta-control-small", "paper": "meta-control"}
 _NOTHING_LEARNED = 1e-12
 _LSTM_SLOWER = 3.7
-"""How many times S5's seconds a step of a short LSTM run takes: 133 s for 4 million steps, S5 90 s for 10
-million (AMD EPYC, 2 cores, 2026-11-29). In a long run, whose later updates end earlier, it is 2.6.
+"""How many times S5's seconds a step of a short LSTM run takes, about: 96 s for 2.7 million steps, S5
+94 s for 10 million (AMD EPYC, 2 cores, 2026-11-29). In a run of 10 million it is 2.5.
 """
 
 
@@ -32,15 +30,12 @@ def entries(scale: Scale) -> tuple[Entry, ...]:
     """Return an entry for every memory, one for S5 on the held-out families alone, one for no training; at
     ``small`` one for an LSTM that trains no longer than S5 does.
     """
-    config = read_preset(_PRESETS[scale]).training
-    assert isinstance(config, PPOConfig)
-    alone = replace(config, env_kwargs={**config.to_dict()["env_kwargs"], "split": "held_out"})
-    configs = {memory: with_memory(config, memory, n_layers=LAYERS_BESIDE_S5[scale]) for memory in MEMORIES}
-    nothing = replace(
-        configs["feedforward"], learning_rate=_NOTHING_LEARNED, total_steps=config.steps_per_update
-    )
+    configs = preset_with_memories(_PRESETS[scale], MEMORIES, scale)
+    s5 = configs["s5"]
+    alone = replace(s5, env_kwargs={**s5.to_dict()["env_kwargs"], "split": "held_out"})
+    nothing = replace(configs["feedforward"], learning_rate=_NOTHING_LEARNED, total_steps=s5.steps_per_update)
     found = (
-        *(_entry(configs[memory], memory, scale) for memory in MEMORIES),
+        *(_entry(config, memory, scale) for memory, config in configs.items()),
         adapting("MetaControl", alone, memory="s5", setting=ALONE, held_out=False),
         _entry(nothing, UNTRAINED, scale),
     )

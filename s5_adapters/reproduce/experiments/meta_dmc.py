@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from s5_adapters.presets import read_preset
-from s5_adapters.purejax import PPOConfig
 from s5_adapters.reproduce.published import META_DMC
-from s5_adapters.reproduce.spec import LAYERS_BESIDE_S5, Entry, Experiment, Scale, adapting, with_memory
+from s5_adapters.reproduce.spec import Entry, Experiment, Scale, adapting, preset_with_memories
 
 MEMORIES = ("s5", "lstm", "feedforward")
 _PRESETS = {"small": "meta-dmc-small", "paper": "meta-dmc"}
@@ -13,12 +11,10 @@ _PRESETS = {"small": "meta-dmc-small", "paper": "meta-dmc"}
 
 def entries(scale: Scale) -> tuple[Entry, ...]:
     """Return an entry for every memory."""
-    config = read_preset(_PRESETS[scale]).training
-    assert isinstance(config, PPOConfig)
-    configs = {memory: with_memory(config, memory, n_layers=LAYERS_BESIDE_S5[scale]) for memory in MEMORIES}
+    configs = preset_with_memories(_PRESETS[scale], MEMORIES, scale)
     return tuple(
-        adapting("MetaDMC", configs[memory], memory=memory, setting=scale, held_out=True)
-        for memory in MEMORIES
+        adapting("MetaDMC", config, memory=memory, setting=scale, held_out=True)
+        for memory, config in configs.items()
     )
 
 
